@@ -1,0 +1,30 @@
+"""Training-free visual token pruning for Transformers, in one line after `from_pretrained`."""
+
+from .adapters import Adapter, register_adapter
+from .config import VTPConfig
+from .mergers import register_merger
+from .methods import list_methods
+from .patch import apply_vtp, remove_vtp, vtp, vtp_stats
+from .scorers import register_scorer
+from .selectors import register_selector
+from .stats import StageStats, VTPStats
+from .tokens import VisionTokens
+from .version import __version__
+
+__all__ = [
+    "Adapter",
+    "StageStats",
+    "VTPConfig",
+    "VTPStats",
+    "VisionTokens",
+    "__version__",
+    "apply_vtp",
+    "list_methods",
+    "register_adapter",
+    "register_merger",
+    "register_scorer",
+    "register_selector",
+    "remove_vtp",
+    "vtp",
+    "vtp_stats",
+]

@@ -1,0 +1,7 @@
+"""Model families, one a file. Only these files know `transformers.models.*`."""
+
+from .base import ADAPTERS, TOWERS, Adapter, adapter_for, register_adapter, register_tower
+
+__all__ = ["ADAPTERS", "TOWERS", "Adapter", "adapter_for", "register_adapter", "register_tower"]
+
+from . import clip  # noqa: E402, F401  (each adds its rows)

@@ -1,0 +1,8 @@
+"""Mergers: what becomes of the tokens that leave. One method a file, one row a method."""
+
+from ..registry import Table
+
+MERGERS = Table("merger")
+register_merger = MERGERS.register
+
+from . import absorb, drop  # noqa: E402, F401  (each adds its row)

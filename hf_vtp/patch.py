@@ -1,0 +1,93 @@
+"""apply_vtp, remove_vtp, vtp, vtp_stats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from .adapters import Adapter, adapter_for
+from .config import VTPConfig
+from .stats import VTPStats
+from .tower import Tower
+
+ATTRIBUTE = "_vtp"  # where a pruned model keeps its adapter
+
+
+def apply_vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) -> nn.Module:
+    """Make `model` look at fewer image tokens from its next forward on; returns the model.
+
+    Only this object changes. Applying again replaces. Keyword arguments are VTPConfig's fields.
+
+    Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an unknown
+    method or option, a ratio outside (0, 1] or a layer where pruning has no effect.
+    """
+    config = (config or VTPConfig()).replace(**overrides)
+    root = unwrap(model)
+    adapter = adapter_for(root)(root, config)
+    _refuse_overlap(root)
+    remove_vtp(model)
+    _install(adapter)
+    return model
+
+
+def remove_vtp(model: nn.Module) -> nn.Module:
+    """Undo apply_vtp: outputs, hooks and attributes are those of a model never pruned. Returns the model."""
+    adapter = applied(model)
+    if adapter is not None:
+        adapter.detach()
+        delattr(adapter.model, ATTRIBUTE)
+    return model
+
+
+@contextmanager
+def vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) -> Iterator[nn.Module]:
+    """Prune inside a `with` block; whatever held before, pruned or not, holds again after it."""
+    outer = applied(model)
+    apply_vtp(model, config, **overrides)
+    try:
+        yield model
+    finally:
+        remove_vtp(model)
+        if outer is not None:
+            _install(outer)
+
+
+def vtp_stats(model: nn.Module) -> VTPStats:
+    """What the last forward kept. Raises RuntimeError if the model is not pruned or has not run since."""
+    adapter = applied(model)
+    if adapter is None:
+        raise RuntimeError("this model is not pruned; call apply_vtp(model) first")
+    return adapter.stats()
+
+
+def applied(model: nn.Module) -> Adapter | None:
+    """The adapter of a pruned model, None otherwise."""
+    return vars(unwrap(model)).get(ATTRIBUTE)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The Transformers model inside wrappers of DDP (`module`), PEFT (`get_base_model`) and the like."""
+    while True:
+        if hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+def _install(adapter: Adapter) -> None:
+    adapter.attach()
+    setattr(adapter.model, ATTRIBUTE, adapter)
+
+
+def _refuse_overlap(model: nn.Module) -> None:
+    """A tower pruned on its own, or as a part of another model, cannot be pruned once more."""
+    own = applied(model)
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            tower = getattr(hook, "__self__", None)
+            if isinstance(tower, Tower) and (own is None or tower is not own.tower):
+                raise ValueError("a part of this model is pruned already; call remove_vtp on that part first")

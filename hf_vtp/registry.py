@@ -1,0 +1,70 @@
+"""Tables of methods: a name, a pure function, and what a reader of the README wants to know about it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a table.
+
+    `needs` names what the function looks at beyond hidden states ("query", "key", "value", "cls", "text"), so
+    that a stage records only that. `adaptive` says that the number of kept tokens follows the image.
+    """
+
+    function: Callable
+    summary: str
+    paper: str = ""
+    needs: tuple[str, ...] = ()
+    adaptive: bool = False
+    weighs: bool = False
+
+    def check_options(self, name: str, options: dict) -> None:
+        """Raise ValueError unless every option is a keyword argument of the function with a value it allows.
+
+        A parameter annotated with a Literal allows those values, any other what has the type of its default.
+        """
+        parameters = inspect.signature(self.function, eval_str=True).parameters
+        known = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+        for option, value in options.items():
+            if option not in known:
+                raise ValueError(f"unknown option {option!r} for {name!r}; choose from {sorted(known)}")
+            allowed, default = get_args(known[option].annotation), known[option].default
+            if get_origin(known[option].annotation) is Literal:
+                if value not in allowed:
+                    raise ValueError(f"{option} of {name!r} must be one of {list(allowed)}, not {value!r}")
+            elif isinstance(default, int | float | str) and not same_kind(value, default):
+                kind = type(default).__name__
+                raise ValueError(f"{option} of {name!r} must be of type {kind}, not {value!r}")
+
+
+def same_kind(value: object, default: object) -> bool:
+    """Whether a value may stand where the default does: the same type, or an int for a float."""
+    return type(value) is type(default) or (type(value) is int and type(default) is float)
+
+
+class Table(dict[str, Entry]):
+    """Entries by name; an unknown name raises a ValueError that lists the known ones."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def __missing__(self, name: object):
+        raise ValueError(f"unknown {self.kind} {name!r}; choose from {sorted(self)}")
+
+    def register(self, name: str, **row) -> Callable[[Callable], Callable]:
+        """Decorator that adds a function under `name`; a name that is taken raises a ValueError."""
+
+        def add(function: Callable) -> Callable:
+            if name in self:
+                raise ValueError(f"the {self.kind} {name!r} exists already")
+            summary = row.pop("summary", None) or inspect.getdoc(function) or name
+            self[name] = Entry(function, summary.splitlines()[0], **row)
+            return function
+
+        return add

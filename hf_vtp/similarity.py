@@ -1,0 +1,44 @@
+"""Products of tokens with tokens, in blocks of rows so that no N×N matrix is ever whole."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 1 << 24  # float32 numbers in one block of one image: 64 MiB
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) pairs over `rows`, each block at most BLOCK_ELEMENTS numbers wide; one block where it fits."""
+    step = max(1, BLOCK_ELEMENTS // max(1, columns))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def nearest(x: Tensor, targets: Tensor) -> Tensor:
+    """For every row of `x` [B, N, D] the index of the most similar row of `targets` [B, K, D], [B, N].
+
+    Both of length one; ties go to the lower index.
+    """
+    blocks = row_blocks(x.shape[1], targets.shape[1])
+    return torch.cat([first_argmax(x[:, i:j] @ targets.transpose(1, 2)) for i, j in blocks], dim=1)
+
+
+def first_argmax(x: Tensor) -> Tensor:
+    """argmax over the last axis, ties to the lower index (`argmax` promises no order)."""
+    hit = x == x.amax(dim=-1, keepdim=True)
+    places = torch.arange(x.shape[-1], device=x.device)
+    return torch.where(hit, places, x.shape[-1] - 1).amin(dim=-1)
+
+
+def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
+    """Sums of the rows of `x` [B, N, D] that share a group, [B, num_groups, D].
+
+    A product with a one-hot matrix, in blocks of groups: an atomic scatter would sum in another order each time.
+    """
+    groups = torch.arange(num_groups, device=x.device)
+    sums = []
+    for start, stop in row_blocks(num_groups, x.shape[1]):
+        member = assignment.unsqueeze(1) == groups[start:stop, None]  # [B, groups, N]
+        sums.append(member.to(x.dtype) @ x)
+    return torch.cat(sums, dim=1)

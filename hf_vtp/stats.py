@@ -1,0 +1,82 @@
+"""VTPStats: what the last forward kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .run import Group, Run
+
+
+@dataclass(frozen=True)
+class StageStats:
+    """One stage; every list has one entry per image.
+
+    Attributes:
+        layer: encoder layer after which it ran.
+        keep_indices: LongTensor [K], ascending raster indices (of the whole image) of the tokens it left.
+        assignment: LongTensor [N], for every token that entered the stage the place of its group in
+            `keep_indices`; -1 where it was dropped.
+        sizes: float tensor [K], how many original tokens each one left stands for.
+        scores: float tensor [N] of the tokens that entered, higher = kept; None where nothing was to leave.
+    """
+
+    layer: int
+    keep_indices: list[Tensor]
+    assignment: list[Tensor]
+    sizes: list[Tensor]
+    scores: list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class VTPStats:
+    """The last forward of a pruned model; every list has one entry per image, in the order they were given.
+
+    Attributes:
+        num_tokens: patch tokens (or merge units) of the image; prefix tokens are not counted.
+        num_kept: how many of them are left at the end.
+        keep_indices: LongTensor [K], ascending raster indices of what is left; where tokens were merged, of the
+            one that represents its group.
+        grids: (frames, rows, columns) of the image in tokens.
+        stages: one StageStats per stage.
+    """
+
+    num_tokens: list[int]
+    num_kept: list[int]
+    keep_indices: list[Tensor]
+    grids: list[tuple[int, int, int]]
+    stages: list[StageStats]
+
+
+def collect(run: Run) -> VTPStats:
+    """VTPStats of a run. Indices are put together here, so that a forward does not pay for them."""
+    counts = [frames * rows * columns for frames, rows, columns in run.grids]
+    left: list[Tensor | None] = [None] * len(counts)  # raster indices of what is left of each image
+    stages = []
+    for layer, groups in run.stages.items():
+        stage = StageStats(layer, *([None] * len(counts) for _ in range(4)))
+        for group in groups:
+            for b, image in enumerate(group.images):
+                left[image] = _fill(stage, image, group, b, left[image], counts[image])
+        stages.append(stage)
+    return VTPStats(counts, [len(kept) for kept in left], left, list(run.grids), stages)
+
+
+def _fill(stage: StageStats, image: int, group: Group, b: int, entered: Tensor | None, count: int) -> Tensor:
+    """Write one image's entries of a stage; returns the raster indices of what the stage left of it."""
+    outcome = group.outcome
+    device = None if outcome is None else outcome.keep.device
+    index = torch.arange(count, device=device) if entered is None else entered
+    keep = torch.arange(len(index), device=index.device) if outcome is None else outcome.keep[b]
+    if outcome is None or outcome.assignment is None:
+        assignment = torch.full_like(index, -1)
+        assignment[keep] = torch.arange(len(keep), device=index.device)
+    else:
+        assignment = outcome.assignment[b]
+    stage.keep_indices[image] = index[keep]
+    stage.assignment[image] = assignment
+    stage.sizes[image] = torch.ones(len(keep), device=index.device) if group.sizes is None else group.sizes[b]
+    stage.scores[image] = None if outcome is None else outcome.scores[b]
+    return index[keep]

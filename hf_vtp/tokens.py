@@ -1,0 +1,67 @@
+"""The read-only view of one image's patch tokens that a scorer, selector or merger sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` [B, K] of `x` [B, N] or [B, N, D]: [B, K] or [B, K, D]. The only gather in the package."""
+    if x.dim() == 2:
+        return x.gather(1, index)
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def num_keep(num_tokens: int, keep_ratio: float, min_keep: int = 1, max_keep: int | None = None) -> int:
+    """How many of `num_tokens` stay: `max(1, round(keep_ratio * num_tokens))`, within the two bounds."""
+    count = max(1, min_keep, round(keep_ratio * num_tokens))
+    return min(count, num_tokens if max_keep is None else max_keep, num_tokens)
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """Patch tokens (or merge units) of B images of one size; prefix tokens ([CLS], registers) are excluded.
+
+    Shapes: B images, N tokens each, D channels, H heads of d channels, P prefix tokens.
+    """
+
+    hidden_states: Tensor  # [B, N, D] what the pruned layer put out, in raster order
+    num_keep: int  # tokens that stay after this stage; a target where the count follows the image
+    grid: tuple[int, int, int]  # frames, rows, columns of the whole image
+    positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left
+    sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
+    valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
+    full_query: Tensor | None = None  # [B, H, P + N, d] of the pruned layer, rotary embedding applied
+    full_key: Tensor | None = None  # [B, H, P + N, d]
+    full_value: Tensor | None = None  # [B, H, P + N, d]
+    num_prefix_tokens: int = 0
+    layer: int = 0
+    text: Tensor | None = None  # [B, T, D'] prompt embeddings where the family has them
+
+    @property
+    def query(self) -> Tensor:
+        """[B, H, N, d]"""
+        return self.full_query[:, :, self.num_prefix_tokens :]
+
+    @property
+    def key(self) -> Tensor:
+        """[B, H, N, d]"""
+        return self.full_key[:, :, self.num_prefix_tokens :]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, N)"""
+        return self.hidden_states.shape[0], self.hidden_states.shape[1]
+
+    def unit_hidden_states(self) -> Tensor:
+        """Hidden states of length one in float32, [B, N, D]; their products are cosines."""
+        return torch.nn.functional.normalize(self.hidden_states.float(), dim=-1)
+
+    def weights(self) -> Tensor:
+        """`sizes`, or ones, [B, N] float32."""
+        if self.sizes is not None:
+            return self.sizes
+        return torch.ones(self.shape, dtype=torch.float32, device=self.hidden_states.device)

@@ -1,0 +1,171 @@
+"""Hooks that make tokens leave inside a vision tower; what differs between towers is in adapters/."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .config import VTPConfig
+from .pruner import entry, needs
+from .run import RUN, Run
+from .stats import VTPStats, collect
+
+
+class Tower:
+    """A vision tower pruned after some of its layers.
+
+    A family gives the methods that raise NotImplementedError here. Hooks are bound methods of plain objects that
+    the model holds, so that a deep copy of the model gets its own and runs its own weights.
+    """
+
+    def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+        self.module = module
+        self.config = config
+        self.stages = dict(stages)
+        self.needs = needs(config)
+        self.weighs = entry(config, "merger").weighs
+        self.last: Run | None = None
+        self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
+        self.handles: list = []
+
+    @classmethod
+    def layers(cls, module: nn.Module) -> nn.ModuleList:
+        """The encoder layers of a tower module, in the order they run."""
+        raise NotImplementedError(f"{cls.__name__} must name its layers")
+
+    def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
+        """The projections of a layer's attention that methods may ask for, by name, as they are now."""
+        raise NotImplementedError(f"{type(self).__name__} must name its projections")
+
+    def begin(self, args: tuple, kwargs: dict) -> Run:
+        """A Run for these arguments of the tower's forward."""
+        raise NotImplementedError(f"{type(self).__name__} must read its input's grids")
+
+    def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
+        """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows it where it is set already.
+
+        `states` are the outputs of `projections` in this very forward.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must prune")
+
+    def narrow(self, run: Run, stage: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """A layer's arguments made fit for what the stage at layer `stage` left."""
+        raise NotImplementedError(f"{type(self).__name__} must narrow its layers' arguments")
+
+    def bind(self, hooks: LayerHooks) -> None:
+        """What must hold of a layer when a forward begins; called before each."""
+
+    def attach(self) -> None:
+        """Put the hooks on."""
+        self.handles = [
+            self.module.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.module.register_forward_hook(self._after, with_kwargs=True),
+        ]
+        for hooks in self.layer_hooks:
+            self.handles += hooks.attach()
+
+    def detach(self) -> None:
+        """Take back everything that `attach` and the forwards since have put on."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        for hooks in self.layer_hooks:
+            hooks.release()
+
+    def stats(self) -> VTPStats:
+        """VTPStats of the last forward that came to its end."""
+        if self.last is None:
+            raise RuntimeError("no forward has run since apply_vtp; run the model once, then ask for its statistics")
+        return collect(self.last)
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        for hooks in self.layer_hooks:
+            hooks.bind()
+        return args, {**kwargs, RUN: self.begin(args, kwargs)}
+
+    def _after(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        self.last = kwargs[RUN]
+
+
+class LayerHooks:
+    """The hooks of one encoder layer."""
+
+    def __init__(self, tower: Tower, index: int, layer: nn.Module):
+        self.tower = tower
+        self.index = index
+        self.layer = layer
+        self.stage = index in tower.stages
+        self.behind = max((s for s in tower.stages if s < index), default=None)  # the stage that feeds this layer
+        self.run: Run | None = None
+        self.recorders: dict[str, Recorder] = {}
+
+    def attach(self) -> list:
+        handles = [self.layer.register_forward_pre_hook(self._before, with_kwargs=True)]
+        if self.stage:
+            # prepend: Transformers installs its output capture lazily, and it must see the narrowed tensor
+            handles.append(self.layer.register_forward_hook(self._after, prepend=True))
+        self.bind()
+        return handles
+
+    def bind(self) -> None:
+        """Follow projections that were replaced since the last forward (PEFT wraps, merges and unloads them)."""
+        self.tower.bind(self)
+        if not self.stage or not self.tower.needs:
+            return
+        for name, module in self.tower.projections(self.layer).items():
+            recorder = self.recorders.setdefault(name, Recorder())
+            if recorder.module is not module:
+                recorder.release()
+                recorder.attach(module)
+
+    def release(self) -> None:
+        for recorder in self.recorders.values():
+            recorder.release()
+        self.recorders = {}
+        self.run = None
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.run = run = kwargs.pop(RUN, None)  # popped: attention kernels must not see it
+        if run is None:
+            return args, kwargs
+        for recorder in self.recorders.values():
+            recorder.armed = True
+        if self.behind is None:
+            return args, kwargs
+        return self.tower.narrow(run, self.behind, args, kwargs)
+
+    def _after(self, module: nn.Module, args: tuple, output):
+        run, self.run = self.run, None
+        if run is None:
+            return None
+        states = {name: recorder.take() for name, recorder in self.recorders.items()}
+        if isinstance(output, tuple):
+            return (self.tower.prune(run, self.index, output[0], states), *output[1:])
+        return self.tower.prune(run, self.index, output, states)
+
+
+class Recorder:
+    """Holds a projection's output from its forward to the end of its layer."""
+
+    def __init__(self):
+        self.module: nn.Module | None = None
+        self.handle = None
+        self.armed = False
+        self.output: Tensor | None = None
+
+    def attach(self, module: nn.Module) -> None:
+        self.module = module
+        self.handle = module.register_forward_hook(self._record)
+
+    def release(self) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+        self.module = self.handle = self.output = None
+        self.armed = False
+
+    def take(self) -> Tensor:
+        output, self.output, self.armed = self.output, None, False
+        return output
+
+    def _record(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.armed:  # not when a checkpointed backward runs the inside of the layer again
+            self.output = output
