@@ -32,6 +32,8 @@ METHODS.update(
         "absorb",
         "the default: rank by Q/K norm, suppress repeats, let the kept absorb the rest",
         "this project",
+        scorer_options={"order": "smallest"},
+        selector_options={"rounds": 4},
     ),
     qk_topk=Method(
         "qk_norm",

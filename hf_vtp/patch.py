@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from .adapters import Adapter, adapter_for
@@ -38,6 +40,7 @@ def remove_vtp(model: nn.Module) -> nn.Module:
     if adapter is not None:
         adapter.detach()
         delattr(adapter.model, ATTRIBUTE)
+        _forget_compiled()
     return model
 
 
@@ -81,6 +84,17 @@ def unwrap(model: nn.Module) -> nn.Module:
 def _install(adapter: Adapter) -> None:
     adapter.attach()
     setattr(adapter.model, ATTRIBUTE, adapter)
+    _forget_compiled()
+
+
+def _forget_compiled() -> None:
+    """Have torch.compile trace again: it does not guard on hooks, so what it compiled before would ignore ours.
+
+    Nothing narrower reaches a model that is compiled as a part of something else. Other compiled models keep their
+    results and compile once more at their next call.
+    """
+    if "torch._dynamo" in sys.modules and torch._dynamo.utils.counters["stats"]["unique_graphs"]:
+        torch.compiler.reset()
 
 
 def _refuse_overlap(model: nn.Module) -> None:

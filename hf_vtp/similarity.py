@@ -1,6 +1,6 @@
 """Products of tokens with tokens, in blocks of rows so that no N×N matrix is ever whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,6 +13,24 @@ def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
     step = max(1, BLOCK_ELEMENTS // max(1, columns))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+class Cosines:
+    """Cosines of every token with every other, by blocks of rows; kept only where one block holds them all."""
+
+    def __init__(self, unit: Tensor):
+        self.unit = unit  # [B, N, D] of length one
+        self.blocks = list(row_blocks(unit.shape[1], unit.shape[1]))
+        self.whole = unit @ unit.transpose(1, 2) if len(self.blocks) == 1 else None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """[B, stop - start, N]"""
+        return self.whole if self.whole is not None else self.unit[:, start:stop] @ self.unit.transpose(1, 2)
+
+    def row_max(self, where: Callable[[int, int], Tensor], otherwise: float) -> Tensor:
+        """Largest cosine of each row among the columns that `where(start, stop)` [B, rows, N] admits, [B, N]."""
+        blocks = [self.rows(i, j).where(where(i, j), otherwise).amax(dim=-1) for i, j in self.blocks]
+        return torch.cat(blocks, dim=1)
 
 
 def nearest(x: Tensor, targets: Tensor) -> Tensor:

@@ -3,26 +3,34 @@
 import torch
 from torch import Tensor
 
-from ..similarity import row_blocks
+from ..similarity import Cosines
 from ..tokens import VisionTokens, take
 from . import register_selector
 from .top_k import highest
 
+LEAST = -2.0  # below every cosine
+
 
 @register_selector("nms", paper="this project; after Fast NMS (YOLACT, arXiv:1904.02689)")
-def nms(scores: Tensor, tokens: VisionTokens) -> Tensor:
+def nms(scores: Tensor, tokens: VisionTokens, *, rounds: int = 1) -> Tensor:
     """The `num_keep` tokens least similar to any token that outranks them.
 
-    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. One N×N product in row
-    blocks, a masked max and a sort: no step depends on the one before. Returns [B, K].
+    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. With more `rounds` each chooses
+    its share: from the second on, tokens rank by their distance to what is chosen already, and resembling the chosen
+    counts as redundant too. No step within a round depends on another, unlike the greedy farthest-first search that
+    it comes near to. Returns [B, K].
     """
-    rank = torch.sort(scores, dim=-1, descending=True, stable=True).indices  # [B, N]
-    ranked = take(tokens.unit_hidden_states(), rank)  # [B, N, D]
-    n = ranked.shape[1]
-    redundancy = []
-    for start, stop in row_blocks(n, n):
-        cosine = ranked[:, start:stop] @ ranked[:, :stop].transpose(1, 2)  # [B, rows, stop]
-        below = torch.ones(stop - start, stop, dtype=torch.bool, device=cosine.device).triu(start)
-        redundancy.append(cosine.masked_fill(below, -2.0).amax(dim=-1))  # the first has nothing above it: -2
-    redundancy = torch.cat(redundancy, dim=1)
-    return highest(-redundancy.gather(1, rank.argsort(dim=-1)), tokens.num_keep)  # back to raster order first
+    unit = tokens.unit_hidden_states()
+    cosines = Cosines(unit)
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    covered = torch.full_like(scores, LEAST)  # similarity to the nearest chosen token
+    bounds = [tokens.num_keep * r // rounds for r in range(rounds + 1)]
+    for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
+        rank = torch.sort(scores, dim=-1, descending=True, stable=True).indices.argsort(dim=-1)  # 0 is the best
+        above = cosines.row_max(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None], LEAST)
+        redundancy = torch.maximum(above, covered).masked_fill(chosen, float("inf"))
+        new = highest(-redundancy, count)
+        chosen = chosen.scatter(1, new, True)
+        covered = torch.maximum(covered, (unit @ take(unit, new).transpose(1, 2)).amax(dim=-1))
+        scores = -covered
+    return highest(chosen.float(), tokens.num_keep)
