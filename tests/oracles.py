@@ -1,0 +1,69 @@
+"""Slow and plain references that share no code with hf_vtp."""
+
+import torch
+
+
+def masked_clip(tower, pixel_values, stages):
+    """A full-length CLIP encoder whose layers behind a stage mask the dropped tokens as keys.
+
+    `stages` maps a layer to the raster indices it left of each image. Returns every layer's output, [B, 1 + N, D].
+    """
+    x = tower.pre_layrnorm(tower.embeddings(pixel_values))
+    mask, states = None, []
+    for i, layer in enumerate(tower.encoder.layers):
+        x = layer(x, mask)
+        states.append(x)
+        if i in stages:
+            mask = torch.full((x.shape[0], 1, 1, x.shape[1]), torch.finfo(x.dtype).min)
+            mask[..., 0] = 0
+            for b, kept in enumerate(stages[i]):
+                mask[b, :, :, kept + 1] = 0
+            mask = mask.expand(-1, -1, x.shape[1], -1)
+    return states
+
+
+def replicated_clip(tower, pixel_values, stages):
+    """A full-length CLIP encoder in which, behind a stage, every member of a group holds the group's mean.
+
+    `stages` maps a layer to the group of every token that entered it. No mask, no bias.
+    """
+    x = tower.pre_layrnorm(tower.embeddings(pixel_values))
+    member = [torch.arange(x.shape[1] - 1) for _ in x]  # of each original token, the token that holds it now
+    for i, layer in enumerate(tower.encoder.layers):
+        x = layer(x, None)
+        if i in stages:
+            x = x.clone()
+            for b in range(x.shape[0]):
+                member[b] = stages[i][b][member[b]]
+                for group in member[b].unique():
+                    rows = torch.nonzero(member[b] == group)[:, 0] + 1
+                    x[b, rows] = x[b, rows].mean(dim=0)
+    return x, member
+
+
+def nms_absorb(x, scores, keep, rounds=1, sizes=None):
+    """The nms selection and the absorb merger on one image, [N, D] in float64, by plain loops."""
+    x, n = x.double(), x.shape[0]
+    scores = scores.double()
+    unit = [row / row.norm().clamp_min(1e-12) for row in x]
+    cos = [[float(unit[i] @ unit[j]) for j in range(n)] for i in range(n)]
+    chosen = []
+    for r in range(rounds):
+        count = keep * (r + 1) // rounds - keep * r // rounds
+        if count == 0:
+            continue
+        redundancy = {}
+        for i in set(range(n)) - set(chosen):
+            above = [j for j in range(n) if j != i and (scores[j] > scores[i] or (scores[j] == scores[i] and j < i))]
+            redundancy[i] = max([cos[i][j] for j in {*above, *chosen}], default=-2.0)
+        chosen += sorted(redundancy, key=lambda i: (redundancy[i], i))[:count]
+        scores = torch.tensor([-max([cos[i][j] for j in chosen], default=-2.0) for i in range(n)])
+    chosen = sorted(chosen)
+    groups = [chosen.index(i) if i in chosen else max(range(keep), key=lambda g: cos[i][chosen[g]]) for i in range(n)]
+    sizes = [1.0] * n if sizes is None else sizes.tolist()
+    merged, totals = torch.zeros(keep, x.shape[1], dtype=torch.float64), [0.0] * keep
+    for i, g in enumerate(groups):
+        merged[g] += x[i] * sizes[i]
+        totals[g] += sizes[i]
+    totals = torch.tensor(totals, dtype=torch.float64)
+    return chosen, groups, totals, merged / totals[:, None]
