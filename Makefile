@@ -1,0 +1,51 @@
+# make test: the environment, ruff, the tests, and those that touch models again with the oldest Transformers.
+# make demo: the environment, then the benchmark on real photographs.
+
+PYTHON ?= python3
+VENV ?= .venv
+OLDEST ?= .overlay-oldest
+ARTIFACTS ?= artifacts
+
+OLDEST_VERSION := $(shell sed -n 's/^transformers==//p' constraints-oldest.txt)
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: test demo env lint format clean
+
+env: $(VENV)/.made
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt hatchling editables
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
+	touch $@
+
+$(OLDEST)/.made: constraints-oldest.txt $(VENV)/.made
+	rm -rf $(OLDEST)
+	$(PIP) install -q --no-deps --target $(OLDEST) -r constraints-oldest.txt
+	touch $@
+
+test: lint $(OLDEST)/.made
+	$(PY) -m pytest
+	PYTHONPATH=$(OLDEST) $(PY) -c "import transformers as t; assert t.__version__ == '$(OLDEST_VERSION)', t.__version__"
+	PYTHONPATH=$(OLDEST) $(PY) -m pytest -m models
+
+demo: env
+	mkdir -p $(ARTIFACTS)
+	$(PY) scripts/bench_clip.py --weights random --method vtp qk_topk --keep-ratio 1.0 0.7 0.5 --layer 0 \
+		--batch-size 8 --rounds 5 --json $(ARTIFACTS)/bench_clip.json --plot $(ARTIFACTS)/bench_clip.png
+	@echo "the picture is in $(ARTIFACTS)/bench_clip.png, the rows in $(ARTIFACTS)/bench_clip.json"
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: env
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf $(VENV) $(OLDEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache

@@ -1,0 +1,28 @@
+"""No network, two threads, and the same random numbers for every test."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+TOUCH_MODELS = ("test_clip", "test_llava", "test_methods", "test_qwen")
+
+torch.set_num_threads(2)
+
+
+def pytest_report_header():
+    return f"torch {torch.__version__}, transformers {transformers.__version__}"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name.startswith(TOUCH_MODELS):
+            item.add_marker(pytest.mark.models)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
