@@ -1,0 +1,92 @@
+"""The images of whatever `datasets` can load."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from PIL import Image
+
+from .cli import UsageError, first_sentence
+from .hub import reachable
+
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".zip": "imagefolder", ".tar": "webdataset"}
+ON_DISK = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk leaves
+SPLITS = ("test", "validation", "val", "train")  # the first of them that there is, unless one is named
+
+
+def entries(source: str, path: Path) -> Iterator[tuple[str, partial]]:
+    """(name, function that opens the image) for every row of a dataset.
+
+    Read as a stream, so that nothing is loaded that is not asked for. Raises UsageError where `datasets` is
+    not installed, cannot load it, or finds no image in it.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(f"reading the dataset {source} needs `datasets`; run pip install datasets") from None
+    loaded = _load(datasets, source, path)
+    rows = _undecoded(datasets, loaded)
+    try:
+        first = next(rows, None)
+    except (OSError, ValueError) as error:  # found, but not readable
+        raise UsageError(f"the dataset {source} cannot be read: {first_sentence(error)}") from None
+    column = first and next((name for name, value in first.items() if _is_image(value)), None)
+    if column is None:
+        columns = ", ".join(first or ()) or "none"
+        raise UsageError(
+            f"there is no image in {source} (columns: {columns}); give a folder or dataset of images"
+        )
+    feature = datasets.Image()
+    return ((f"row {i}", partial(_open, feature, row[column])) for i, row in enumerate(chain([first], rows)))
+
+
+def _load(datasets, source: str, path: Path):
+    """One split of the dataset at `path`, or of that name."""
+    name, _, split = source.partition(":") if not path.exists() else (source, "", "")
+    try:
+        if path.is_dir() and any((path / file).is_file() for file in ON_DISK):
+            loaded = datasets.load_from_disk(str(path))
+        elif path.is_file():
+            builder = BUILDERS.get(path.suffix.lower())
+            if builder is None:
+                raise UsageError(
+                    f"{source} is no image, and no dataset ending in one of {', '.join(BUILDERS)}"
+                )
+            loaded = datasets.load_dataset(builder, data_files=str(path), streaming=True)
+        elif path.is_dir() or reachable():
+            loaded = datasets.load_dataset(name, streaming=True)
+        else:
+            raise UsageError(f"there is no folder {source}, and the Hub cannot be reached for such a dataset")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"there is no image in {source}: {first_sentence(error)}") from None
+    if not isinstance(loaded, dict):
+        return loaded
+    if split and split not in loaded:
+        raise UsageError(f"{name} has no split {split!r}; choose from {', '.join(loaded)}")
+    return loaded[split or next((s for s in SPLITS if s in loaded), next(iter(loaded)))]
+
+
+def _undecoded(datasets, loaded) -> Iterator[dict]:
+    """Rows whose images are still bytes, so that a broken one can be passed over."""
+    for name, feature in (loaded.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            loaded = loaded.cast_column(name, datasets.Image(decode=False))
+    return iter(loaded)
+
+
+def _is_image(value: object) -> bool:
+    if isinstance(value, dict):
+        return set(value) == {"bytes", "path"}
+    return isinstance(value, Image.Image)
+
+
+def _open(feature, value: dict | Image.Image) -> Image.Image:
+    if isinstance(value, Image.Image):
+        return value
+    if value["bytes"] is not None:
+        return Image.open(io.BytesIO(value["bytes"]))
+    return feature.decode_example(value)  # a path, perhaps inside an archive or on the Hub
