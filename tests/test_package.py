@@ -1,0 +1,179 @@
+"""The wheel holds the whole package and nothing else; importing it is cheap and changes nothing."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hf_vtp
+
+ROOT = Path(hf_vtp.__file__).parent.parent
+SOURCES = {str(p.relative_to(ROOT)) for p in (ROOT / "hf_vtp").rglob("*.py")} | {"hf_vtp/py.typed"}
+
+
+def python(code, path=ROOT):
+    """Run code in a fresh interpreter elsewhere, `path` searched first; its last line as JSON."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the sources, with the build backend of this environment and no network."""
+    folder = tmp_path_factory.mktemp("build")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("hf_vtp", "tests", "scripts"):  # the last two must not get in
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", "out", "."], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next((folder / "out").glob("*.whl"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    assert wheel.name == f"hf_vtp-{hf_vtp.__version__}-py3-none-any.whl"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    info = {name for name in names if name.startswith(f"hf_vtp-{hf_vtp.__version__}.dist-info/")}
+    assert names - info == SOURCES
+    assert any(name.endswith("licenses/LICENSE") for name in info)
+
+
+def test_the_wheel_says_what_it_needs(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(f"hf_vtp-{hf_vtp.__version__}.dist-info/METADATA").decode()
+    assert "Requires-Python: >=3.10" in metadata and "License-Expression: Apache-2.0" in metadata
+    needed = [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+    always = {re.match("[a-z]+", line)[0] for line in needed if "extra ==" not in line}
+    assert always == {"torch", "transformers", "accelerate", "datasets", "evaluate", "pillow"}
+    assert "transformers<6,>=5.12" in needed
+
+
+def test_the_wheel_works_where_it_is_installed(wheel, tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    code = """
+import importlib, json, pkgutil, sys
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+import hf_vtp
+names = [m.name for m in pkgutil.walk_packages(hf_vtp.__path__, "hf_vtp.")]
+files = [importlib.import_module(n).__file__ for n in names if "measure" not in n] + [hf_vtp.__file__]
+config = CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+                          image_size=16, patch_size=4)
+model = hf_vtp.apply_vtp(CLIPVisionModel(config), keep_ratio=0.5)
+tokens = model(torch.zeros(1, 3, 16, 16)).last_hidden_state.shape[1]
+from importlib.metadata import version
+print(json.dumps([names, files, tokens, hf_vtp.__version__, version("hf-vtp")]))
+"""
+    names, files, tokens, *versions = python(code, path=tmp_path)
+    assert len(names) == len(SOURCES) - 2  # all but the top __init__ and py.typed
+    assert all(file.startswith(str(tmp_path)) for file in files)
+    assert tokens == 1 + 8
+    assert versions == [hf_vtp.__version__] * 2
+
+
+def test_public_names():
+    wanted = "apply_vtp remove_vtp vtp vtp_stats list_methods VTPConfig VTPStats VisionTokens register_scorer"
+    wanted += " register_selector register_merger register_adapter Adapter __version__"
+    assert set(wanted.split()) <= set(hf_vtp.__all__)
+    assert all(hasattr(hf_vtp, name) for name in hf_vtp.__all__)
+
+
+def test_import_costs_little():
+    """Beside torch and the Transformers models that adapters name, only the package itself is imported."""
+    code = """
+import json, sys
+import torch, transformers
+from transformers import CLIPModel, LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
+before = set(sys.modules)
+import hf_vtp
+new = sorted(set(sys.modules) - before)
+print(json.dumps(new))
+"""
+    new = python(code)
+    standard = set(sys.stdlib_module_names)
+    others = {name.split(".")[0] for name in new} - standard - {"hf_vtp"}
+    assert others <= {"torch", "transformers"}
+    assert len(new) < 150, new
+    assert not any(name.startswith("hf_vtp.measure") for name in new)
+
+
+SNAPSHOT = """
+import importlib, json
+import torch, transformers
+from transformers import masking_utils, modeling_utils
+
+MODELS = [importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+          for name in ("clip", "llava", "qwen2_5_vl", "llama")]
+GENERATION = importlib.import_module("transformers.generation.utils")
+MODULES = [*MODELS, modeling_utils, masking_utils, GENERATION, torch.nn]
+CLASSES = [torch.nn.Module, torch.nn.Linear, transformers.PreTrainedModel, transformers.GenerationMixin]
+CLASSES += [c for m in MODELS for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+GLOBAL_HOOKS = [n for n in vars(torch.nn.modules.module) if n.startswith("_global_") and n.endswith("hooks")]
+
+def snapshot():
+    tables = modeling_utils.ALL_ATTENTION_FUNCTIONS, masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
+    found = {}
+    for place in (*MODULES, *CLASSES, torch.nn.modules.module):
+        name = f"{place.__module__}.{place.__qualname__}" if isinstance(place, type) else place.__name__
+        found.update({f"{name}:{key}": id(value) for key, value in vars(place).items()})
+    for i, table in enumerate(tables):
+        found.update({f"table {i}:{key}": id(table[key]) for key in table.keys()})
+    for name in GLOBAL_HOOKS:
+        found[f"hooks {name}"] = len(getattr(torch.nn.modules.module, name))
+    found["modes"] = [torch.is_grad_enabled(), str(torch.get_default_dtype()), torch.get_num_threads()]
+    return found
+
+
+SETUP
+before = snapshot()
+ACTION
+after = snapshot()
+changed = [k for k in before.keys() | after.keys() if before.get(k) != after.get(k)]
+print(json.dumps([len(before), changed]))
+"""
+
+
+def changes(action, setup=""):
+    """How much a snapshot of torch and Transformers holds, and what of it an action changes."""
+    return python(SNAPSHOT.replace("SETUP", setup).replace("ACTION", action))
+
+
+def test_import_changes_nothing():
+    size, changed = changes("import hf_vtp")
+    assert size > 500 and changed == []
+
+
+def test_the_snapshot_would_see_a_change():
+    action = """
+modeling_utils.ALL_ATTENTION_FUNCTIONS.register("vtp", print)
+transformers.CLIPModel.forward = lambda self: None
+transformers.GenerationMixin.extra = 1
+"""
+    assert len(changes(action)[1]) == 3
+
+
+def test_pruning_changes_no_class_and_no_registry():
+    setup = """
+config = transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=3,
+                                       num_attention_heads=2, image_size=16, patch_size=4)
+model, pixel_values = transformers.CLIPVisionModel(config), torch.zeros(1, 3, 16, 16)
+model(pixel_values, output_hidden_states=True)  # what Transformers itself leaves behind
+"""
+    action = """
+import hf_vtp
+hf_vtp.apply_vtp(model, keep_ratio=0.5)
+assert model(pixel_values, output_hidden_states=True).last_hidden_state.shape[1] == 9
+"""
+    assert changes(action, setup)[1] == []
