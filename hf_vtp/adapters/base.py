@@ -72,5 +72,7 @@ def tower_for(module: nn.Module) -> type[Tower]:
     """The tower class of a vision module; raises ValueError that lists the towers there are."""
     model_type = module.config.model_type
     if model_type not in TOWERS:
-        raise ValueError(f"a vision tower of model_type {model_type!r} cannot be pruned; choose from {sorted(TOWERS)}")
+        raise ValueError(
+            f"a vision tower of model_type {model_type!r} cannot be pruned; choose from {sorted(TOWERS)}"
+        )
     return TOWERS[model_type]

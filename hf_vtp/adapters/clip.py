@@ -45,7 +45,11 @@ class CLIPTower(Tower):
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
         prefix = hidden_states[:, : self.num_prefix_tokens]
         patches = hidden_states[:, self.num_prefix_tokens :]
-        entered = run.stages[self.layer_hooks[layer].behind][0] if self.layer_hooks[layer].behind is not None else None
+        entered = (
+            run.stages[self.layer_hooks[layer].behind][0]
+            if self.layer_hooks[layer].behind is not None
+            else None
+        )
         positions, sizes = (entered.positions, entered.sizes) if entered else (None, None)
         frames, rows, columns = run.grids[0]
         count = num_keep(rows * columns, self.stages[layer], self.config.min_keep, self.config.max_keep)
@@ -72,6 +76,15 @@ class CLIPTower(Tower):
             run.stages[layer] = [Group(images, positions, outcome.sizes, outcome)]
             run.layout[layer] = self.size_bias(outcome, narrowed.dtype)
         return narrowed
+
+    def kept(self) -> Tensor:
+        """Which tokens the last forward left of each image, bool [images, N]."""
+        group = self.last.stages[max(self.stages)][0]
+        _, rows, columns = self.last.grids[0]
+        if group.positions is None:
+            return torch.ones(len(group.images), rows * columns, dtype=torch.bool)
+        kept = torch.zeros(len(group.images), rows * columns, dtype=torch.bool, device=group.positions.device)
+        return kept.scatter(1, group.positions, True)
 
     def split_heads(self, layer: int, states: Tensor) -> Tensor:
         """[B, L, D] to [B, H, L, d]"""

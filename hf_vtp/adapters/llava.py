@@ -1,0 +1,75 @@
+"""LLaVA: LlavaForConditionalGeneration and LlavaModel over any tower that has hooks of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..config import VTPConfig
+from ..tower import Tower
+from .base import register_adapter, tower_for
+from .vlm import VLMAdapter
+
+
+def states_read(layer: int | list[int], num_layers: int) -> list[int]:
+    """Which of the tower's `num_layers` + 1 hidden states a vision_feature_layer names, counted from 0."""
+    return [i % (num_layers + 1) for i in ([layer] if isinstance(layer, int) else layer)]
+
+
+@register_adapter("llava")
+class LlavaAdapter(VLMAdapter):
+    """The projector runs on kept tokens only; state i of the tower is the output of its layer i - 1."""
+
+    media = {"pixel_values": "image_token_id"}
+    media_arguments = (
+        "mm_encoder_outputs",
+        "image_sizes",
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+    )
+
+    def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
+        module = self.inner.vision_tower
+        cls = tower_for(module)
+        layer = model.config.vision_feature_layer
+        depth = min(states_read(layer, len(cls.layers(module))))
+        what = f"the last layer that feeds what LLaVA reads (vision_feature_layer={layer})"
+        return cls(module, config, config.stages(depth, default_layer=depth // 2, what=what))
+
+    def refuse(self, arguments: dict) -> None:
+        super().refuse(arguments)
+        layer = arguments.get("vision_feature_layer")
+        if layer is None:
+            return
+        depth = min(states_read(layer, len(self.tower.layer_hooks)))
+        if max(self.tower.stages) >= depth:
+            raise ValueError(
+                f"vision_feature_layer={layer} reads a state from before the stage at layer {max(self.tower.stages)}; "
+                f"apply_vtp with a layer from 0 to {depth - 1} for it"
+            )
+
+    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if arguments.get("pixel_values") is None:
+            return {}, {}
+        told = {k: arguments[k] for k in self.media_arguments if arguments.get(k) is not None}
+        output = self.inner.get_image_features(
+            pixel_values=arguments["pixel_values"], return_dict=True, **told
+        )
+        strategy = (
+            arguments.get("vision_feature_select_strategy")
+            or self.model.config.vision_feature_select_strategy
+        )
+        prefix = self.tower.num_prefix_tokens if strategy == "full" else 0
+        kept = self.tower.kept()  # [images, N]
+        kept = torch.nn.functional.pad(kept, (prefix, 0), value=True)
+        return {"pixel_values": torch.cat(list(output.pooler_output))}, {"pixel_values": kept.flatten()}
+
+    def full_positions(
+        self, arguments: dict, mask: Tensor, n: int, generating: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`generate` counts tokens, `forward` counts columns."""
+        if generating:
+            place = mask.long().cumsum(dim=-1)
+            return (place[:, -n:] - 1).clamp(min=0), place[:, -1:]
+        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return columns[:, -n:], columns[:, -1:] + 1

@@ -1,0 +1,372 @@
+"""What every language-model family shares: condense the prompt before the language model, widen after it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from ..config import VTPConfig
+from ..generation import FullIds, Generate, shorten, speak_full, with_full_sequences
+from ..sequence import MEMORY, Condensed, Memory, condense, plain_memory, remembered, spread
+from .base import Adapter
+
+
+@dataclass
+class Reading:
+    """A prompt condensed, and the features that go into it."""
+
+    prompt: Condensed
+    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
+    features: Tensor  # [T, D] of what was kept
+    memory: Memory  # to be left on the cache
+    shift: (
+        Tensor | None
+    )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
+    offset: int = 0  # columns that `generate` has read so far
+
+
+class VLMAdapter(Adapter):
+    """A vision tower in front of a language model.
+
+    `inner` is the module that puts image features into the prompt. Its hooks condense the prompt and widen the last
+    hidden state, so that logits, `logits_to_keep` and the loss around it are Transformers' own, over full columns.
+    In `generate` the prompt is condensed before anything else happens, and a decode step passes the hooks by one
+    early return.
+    """
+
+    media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
+    media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
+
+    def __init__(self, model: nn.Module, config: VTPConfig):
+        self.inner = model.model if hasattr(model, "lm_head") else model
+        self.generating = False
+        self.pending: Reading | None = None  # what `generate` has still to read
+        self.shift: Tensor | None = None
+        self.call: Reading | None = None  # of a forward between its two hooks
+        super().__init__(model, config)
+
+    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Encode the pixels among a forward's arguments.
+
+        Returns, by argument name, the features [T, D] of what was kept, in the order of the placeholders, and which
+        placeholders were kept, bool [number of placeholders].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must encode its images")
+
+    def full_positions(
+        self, arguments: dict, mask: Tensor, n: int, generating: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [..., B, n] that the model itself would give to the last `n` columns, and the next one's.
+
+        `mask` [B, past + n] is all ones where the caller gave none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must know its positions")
+
+    def attach(self) -> None:
+        super().attach()
+        self.tower.handles += [
+            self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.inner.register_forward_hook(self._after),
+        ]
+        if hasattr(type(self.model), "generate"):
+            self.model.generate = Generate(self)
+
+    def detach(self) -> None:
+        super().detach()
+        vars(self.model).pop("generate", None)
+        self.generating, self.pending, self.shift, self.call = False, None, None, None
+
+    def idle(self) -> bool:
+        """Whether no stage can drop anything: then every call is Transformers' own."""
+        return all(ratio == 1 for ratio in self.tower.stages.values()) and self.config.max_keep is None
+
+    # forward
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict):
+        if self.generating and self.pending is None and self.shift is None:
+            return None  # a decode step
+        if self.generating:
+            return args, self._feed(kwargs)
+        self.call = None
+        arguments = named(module, args, kwargs) if args else kwargs
+        memory = remembered(arguments.get("past_key_values"))
+        if self.idle() or (memory is None and not self.has_media(arguments)):
+            return None
+        self.refuse(arguments)
+        if memory is not None and not self.has_media(arguments):
+            return (), self._go_on(arguments, memory)
+        reading = self.call = self.read(arguments, memory)
+        ids, prompt = arguments.get("input_ids"), reading.prompt
+        embeds = prompt.take(arguments["inputs_embeds"]) if ids is None else self.embed(prompt.take(ids))
+        told = {k: v for k, v in arguments.items() if k not in self.media_names(arguments)}
+        return (), {
+            **told,
+            "input_ids": None,
+            "inputs_embeds": put(embeds, reading.rows, reading.features),
+            # always explicit: without a mask, gaps in the positions would be read as packed sequences
+            "attention_mask": reading.memory.mask,
+            "position_ids": prompt.position_ids,
+            **self.columns(arguments, prompt),
+        }
+
+    def _go_on(self, arguments: dict, memory: Memory) -> dict:
+        """Text behind a condensed prompt (a decode loop by hand): its mask and positions, translated."""
+        text = arguments["inputs_embeds"] if arguments.get("input_ids") is None else arguments["input_ids"]
+        batch, n = text.shape[:2]
+        memory = memory.rows(batch)
+        since = int(arguments["past_key_values"].get_seq_length()) - memory.mask.shape[1]
+        mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
+        check_columns(mask, memory.length + since + n)
+        rest = (
+            memory.mask.new_ones(batch, since + n)
+            if mask is None
+            else mask[:, memory.length :].to(memory.mask.dtype)
+        )
+        if positions is None:
+            positions = memory.next_position + torch.arange(since, since + n, device=memory.mask.device)
+        return {
+            **arguments,
+            "attention_mask": torch.cat([memory.mask, rest], dim=-1),
+            "position_ids": positions,
+        }
+
+    def _after(self, module: nn.Module, args: tuple, output):
+        call, self.call = self.call, None
+        if call is None:
+            return None
+        for value in output if isinstance(output, tuple) else output.values():
+            if isinstance(value, Cache):
+                setattr(value, MEMORY, call.memory)
+        if isinstance(output, tuple):
+            return (call.prompt.widen(output[0]), *output[1:])
+        output.last_hidden_state = call.prompt.widen(output.last_hidden_state)
+        if "image_hidden_states" in type(output).__dataclass_fields__:
+            output.image_hidden_states = call.features
+        return output
+
+    # generate
+
+    @torch.no_grad()
+    def generate(self, original: Callable, inputs: Tensor | None, *args, **kwargs):
+        """`generate` on the condensed prompt; what goes in and comes out is in full columns."""
+        memory = remembered(kwargs.get("past_key_values"))
+        if self.generating or self.idle() or (memory is None and not self.has_media(kwargs)):
+            return original(inputs, *args, **kwargs)
+        self.refuse(kwargs)
+        given = {"input_ids": inputs if inputs is not None else kwargs.get("input_ids")}
+        given["inputs_embeds"] = kwargs.get("inputs_embeds")
+        given = {name: x for name, x in given.items() if x is not None}
+        if not given:
+            raise ValueError("generate needs input_ids or inputs_embeds beside its images")
+        n = next(iter(given.values())).shape[1]
+        mask = self.generation_mask(given, kwargs)
+        past = cached(kwargs)
+        whole = past + (
+            memory.dropped if memory else 0
+        )  # full columns in the cache; the ids may repeat them or not
+        old = max(0, whole + n - mask.shape[1])
+        new = {name: x[:, old:] for name, x in given.items()}
+        reading = self.read({**kwargs, **new, "attention_mask": mask}, memory, generating=True)
+        told = {k: v for k, v in kwargs.items() if k not in self.media_names(kwargs)}
+        for name, x in given.items():
+            head = (
+                x[:, :old]
+                if memory is None
+                else memory.rows(len(x)).upto(past).take(x[:, :old])
+                if old
+                else x[:, :0]
+            )
+            tail = reading.prompt.take(x[:, old:])
+            if name == "inputs_embeds":
+                tail = put(tail, reading.rows, reading.features)
+            told[name] = torch.cat([head, tail], dim=1)
+        told["attention_mask"], told["position_ids"] = (
+            reading.memory.mask,
+            self.generation_positions(reading.memory),
+        )
+        told |= self.columns(kwargs, reading.memory)
+        full = None
+        if "input_ids" in given:
+            full = FullIds(given["input_ids"], told["input_ids"].shape[1])
+            told = speak_full(told, full)
+        told = shorten(told, self.model.generation_config, n - told[next(iter(given))].shape[1])
+        self.generating, self.shift = True, reading.shift
+        self.pending = None if "inputs_embeds" in given else reading
+        try:
+            output = original(None, *args, **told)
+        finally:
+            self.generating, self.pending, self.shift = False, None, None
+        return output if full is None else with_full_sequences(output, full)
+
+    def _feed(self, kwargs: dict) -> dict:
+        """Put the pending features into the columns of the prompt that this forward of `generate` reads."""
+        kwargs, pending = dict(kwargs), self.pending
+        offset, m = (pending.offset, pending.rows.shape[1]) if pending else (0, 0)
+        ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
+        n = (embeds if ids is None else ids).shape[1]
+        if self.shift is not None:
+            behind = torch.arange(offset, offset + n, device=self.shift.device) >= m
+            positions = kwargs["position_ids"]
+            kwargs["position_ids"] = positions + spread(self.shift, positions.shape[-2], dim=-2) * behind
+        if pending is None:
+            return kwargs
+        rows = spread(pending.rows, len(ids), dim=0)[:, offset : offset + n]
+        rows = torch.nn.functional.pad(rows, (0, n - rows.shape[1]), value=-1)  # candidates behind the prompt
+        if (
+            kwargs.get("attention_mask") is None
+        ):  # explicit: gaps in the positions would be read as packed sequences
+            kwargs["attention_mask"] = torch.ones(
+                len(ids), cached(kwargs) + n, dtype=torch.long, device=ids.device
+            )
+        kwargs |= {"input_ids": None, "inputs_embeds": put(self.embed(ids), rows, pending.features)}
+        if kwargs.get("past_key_values") is not None:
+            setattr(kwargs["past_key_values"], MEMORY, pending.memory)
+            pending.offset += n
+            if pending.offset >= m:
+                self.pending = None
+        return kwargs
+
+    # reading a prompt
+
+    def read(self, arguments: dict, memory: Memory | None, generating: bool = False) -> Reading:
+        """Encode the images of a call and condense its new columns."""
+        ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        text = embeds if ids is None else ids
+        batch, n = text.shape[:2]
+        past = cached(arguments)
+        if mask is None:
+            mask = torch.ones(
+                batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
+            )
+        memory = plain_memory(mask[:, :past].long()) if memory is None else memory.rows(batch).upto(past)
+        check_columns(mask, memory.length + n)
+        positions = self.positions_of(arguments, memory, mask, n, generating)
+        placeholders = self.placeholders(ids, embeds)
+        features, kept = self.encode(arguments)
+        alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
+        for name, keep in kept.items():
+            where = placeholders[name]
+            self.check_placeholders(name, int(where.sum()), len(keep))
+            stays = where.masked_scatter(where, keep.to(where.device))
+            order = stays.flatten().long().cumsum(dim=0).view_as(rows) - 1 + offset
+            rows = torch.where(stays, order.to(rows.dtype), rows)
+            alive = alive & (stays | ~where)
+            offset += len(features[name])
+        prompt = condense(alive, *positions, self.config.positions)
+        shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
+        return Reading(
+            prompt,
+            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            torch.cat(list(features.values())) if features else torch.empty(0, 0),
+            memory.then(prompt, n),
+            shift if bool(shift.any()) else None,
+        )
+
+    def positions_of(
+        self, arguments: dict, memory: Memory, mask: Tensor, n: int, generating: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [..., B, n] of the new full columns, and [..., B, 1] of the one after them."""
+        given = arguments.get("position_ids")
+        if given is not None:
+            given = given[..., -n:].expand(*given.shape[:-2], len(mask), n)
+            return given, given.amax(dim=-1, keepdim=True) + 1
+        if memory.dropped:  # go on from where the condensed prompt ended
+            new = mask[:, -n:].long() if generating else torch.ones_like(mask[:, -n:])
+            steps = new.cumsum(dim=-1)
+            return memory.next_position + (steps - 1).clamp(min=0), memory.next_position + steps[:, -1:]
+        return self.full_positions(arguments, mask, n, generating)
+
+    def placeholders(self, ids: Tensor | None, embeds: Tensor | None) -> dict[str, Tensor]:
+        """Where each medium's placeholders are, bool [B, n] by argument name."""
+        where = {}
+        for name, attribute in self.media.items():
+            token = getattr(self.model.config, attribute)
+            if ids is not None:
+                where[name] = ids == token
+            else:
+                sample = self.embed(torch.tensor(token, device=embeds.device)).to(embeds.device)
+                where[name] = (embeds == sample).all(dim=-1)
+        return where
+
+    def check_placeholders(self, name: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise ValueError(
+                f"the prompt has {found} placeholders ({self.media[name]}) for the {expected} tokens of {name}; give "
+                "one for each token of the unpruned model, as its processor does"
+            )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.inner.get_input_embeddings()(ids)
+
+    def media_names(self, arguments: dict) -> set[str]:
+        """The arguments that speak of pixels."""
+        return {name for name in arguments if name in self.media or name in self.media_arguments}
+
+    def has_media(self, arguments: dict) -> bool:
+        """Whether a call brings pixels."""
+        return any(arguments.get(name) is not None for name in (*self.media, "mm_encoder_outputs"))
+
+    def refuse(self, arguments: dict) -> None:
+        """Raise NotImplementedError for what cannot be supported, before any compute."""
+        if arguments.get("mm_encoder_outputs"):
+            raise NotImplementedError(
+                "images that are encoded already cannot be pruned; pass their pixel values instead"
+            )
+        if arguments.get("cache_implementation") == "paged":
+            raise NotImplementedError(
+                "a paged cache cannot hold a pruned prompt; use generate with another cache"
+            )
+        mask = arguments.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+            raise NotImplementedError("pruning needs a 2-D attention_mask (1 = token, 0 = padding), or none")
+
+    def generation_mask(self, given: dict, kwargs: dict) -> Tensor:
+        """The mask that `generate` works with: the caller's, or the one it would make itself."""
+        if kwargs.get("attention_mask") is not None:
+            return kwargs["attention_mask"]
+        text, ids = next(iter(given.values())), given.get("input_ids")
+        config = kwargs.get("generation_config") or self.model.generation_config
+        pad, eos = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))
+        if ids is None or pad is None or pad in (eos if isinstance(eos, list | tuple) else [eos]):
+            return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
+        return (ids != pad).long()
+
+    def generation_positions(self, memory: Memory) -> Tensor:
+        """Positions of all condensed columns in the form in which `generate` carries them."""
+        return memory.position_ids
+
+    def columns(self, arguments: dict, prompt: Condensed | Memory) -> dict:
+        """Further arguments with one entry per column, condensed."""
+        return {}
+
+
+def cached(arguments: dict) -> int:
+    """How many columns a call's cache holds."""
+    cache = arguments.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def check_columns(mask: Tensor | None, expected: int) -> None:
+    if mask is not None and mask.shape[1] != expected:
+        raise ValueError(
+            f"attention_mask has {mask.shape[1]} columns where the prompts so far have {expected}"
+        )
+
+
+def put(embeds: Tensor, rows: Tensor, features: Tensor) -> Tensor:
+    """Embeddings [B, m, D] with rows of the features [T, D] in their columns."""
+    if not len(features):
+        return embeds
+    rows, features = rows.to(embeds.device), features.to(embeds.device, embeds.dtype)
+    return torch.where((rows >= 0).unsqueeze(-1), features[rows.clamp(min=0)], embeds)
+
+
+def named(module: nn.Module, args: tuple, kwargs: dict) -> dict:
+    """A forward's positional arguments by name, with its keyword arguments."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -1,0 +1,122 @@
+"""Tiny vision-language models, prompts for them, and the masked reference that shares no code with hf_vtp."""
+
+import torch
+from models import sharpen, vision_config
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from hf_vtp import vtp_stats
+
+IMAGE, PAD, EOS, VOCAB = 90, 0, 91, 97
+
+
+class Llava:
+    """LLaVA over a CLIP of 4 layers and 36 patches; the stage is in the middle."""
+
+    name = "llava"
+    tokens = 36
+
+    @staticmethod
+    def model(seed=0, implementation="sdpa", **changes):
+        torch.manual_seed(seed)
+        text = LlamaConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=VOCAB,
+            max_position_embeddings=1024,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        config = LlavaConfig(
+            vision_config=vision_config(),
+            text_config=text,
+            image_token_id=IMAGE,
+            image_seq_length=36,
+            **{"vision_feature_layer": -2, **changes},
+        )
+        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=implementation)
+        sharpen(model)
+        with torch.no_grad():
+            model.lm_head.weight.normal_(std=0.5)
+            model.model.language_model.embed_tokens.weight.normal_(std=0.5)
+        model.generation_config.pad_token_id = PAD
+        return model.eval()
+
+    @staticmethod
+    def inputs(rows=(1, 0, 3), seed=1, side="left", per_image=36, tail=5):
+        """A batch whose rows hold that many images, with text of different lengths around them."""
+        g = torch.Generator().manual_seed(seed)
+        text = lambda n: torch.randint(1, 80, (n,), generator=g).tolist()  # noqa: E731
+        ids = []
+        for r, images in enumerate(rows):
+            row = text(2 + r)
+            for _ in range(images):
+                row += [IMAGE] * per_image + text(2)
+            ids.append(row + text(tail + (r % 2)))
+        n = max(map(len, ids))
+        left = side == "left"
+        padded = [[PAD] * (n - len(i)) + i if left else i + [PAD] * (n - len(i)) for i in ids]
+        ones = [[0] * (n - len(i)) + [1] * len(i) if left else [1] * len(i) + [0] * (n - len(i)) for i in ids]
+        inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(ones)}
+        if sum(rows):
+            inputs["pixel_values"] = torch.randn(sum(rows), 3, 24, 24, generator=g)
+        return inputs
+
+    @staticmethod
+    def kept(model, prefix=0):
+        """Which placeholders of the last forward were kept, in their order."""
+        stats = vtp_stats(model)
+        flags = []
+        for n, keep in zip(stats.num_tokens, stats.keep_indices, strict=True):
+            flag = torch.zeros(prefix + n, dtype=torch.bool)
+            flag[:prefix] = True
+            flag[keep + prefix] = True
+            flags.append(flag)
+        return torch.cat(flags)
+
+    @staticmethod
+    def reference(model, inputs, prefix=0, generating=False, **told):
+        """The full prompt with the kept features in place and the dropped placeholders masked as keys.
+
+        `model` is the pruned model; its language model is run by the caller on an unpatched twin.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].clone()
+        features = model.model.get_image_features(
+            inputs["pixel_values"], return_dict=True, **told
+        ).pooler_output
+        kept = Llava.kept(model, prefix)
+        embeds = model.get_input_embeddings()(ids).clone()
+        where = torch.nonzero(ids == IMAGE)
+        embeds[where[kept][:, 0], where[kept][:, 1]] = torch.cat(list(features))
+        embeds[where[~kept][:, 0], where[~kept][:, 1]] = 7.0  # never to be seen
+        if generating:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        else:
+            positions = torch.arange(ids.shape[1]).expand_as(ids)
+        alive = mask.clone()
+        alive[where[~kept][:, 0], where[~kept][:, 1]] = 0
+        return {"inputs_embeds": embeds, "attention_mask": alive, "position_ids": positions}
+
+
+FAMILIES = {"llava": Llava}
+
+
+def widened(alive):
+    """For each column the column whose row it must show: itself, or the last alive one before; -1 for none."""
+    source = torch.full_like(alive, -1)
+    for b in range(alive.shape[0]):
+        last = -1
+        for c in range(alive.shape[1]):
+            last = c if alive[b, c] else last
+            source[b, c] = last
+    return source
+
+
+def expected_rows(logits, alive):
+    """Reference logits brought to the shape the caller sees."""
+    source = widened(alive)
+    rows = torch.stack([logits[b, source[b].clamp(min=0)] for b in range(len(source))])
+    return rows.masked_fill(source[..., None] < 0, 0)
