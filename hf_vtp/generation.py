@@ -48,8 +48,8 @@ class FullIdsProcessor(LogitsProcessor):
     def __init__(self, processor: Callable, full: FullIds):
         self.processor, self.full = processor, full
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        return self.processor(self.full(input_ids), scores, **kwargs)
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self.processor(self.full(input_ids), scores)
 
 
 class FullIdsCriterion(StoppingCriteria):

@@ -109,8 +109,11 @@ def test_tuples_and_base_models(family):
     assert torch.equal(positional, states)
 
 
-def test_text_alone_is_untouched(family):
+def test_text_alone_is_untouched(family, monkeypatch):
     model, twin = apply_vtp(family.model(), keep_ratio=0.3), family.model()
+    monkeypatch.setattr(
+        "hf_vtp.adapters.vlm.VLMAdapter.read", lambda *_: pytest.fail("read a prompt of text")
+    )
     inputs = family.inputs((0, 0))
     assert same(model(**inputs), twin(**inputs))
     assert torch.equal(model.generate(**inputs, max_new_tokens=4), twin.generate(**inputs, max_new_tokens=4))
@@ -123,15 +126,7 @@ def test_batch_is_its_rows(family, method):
     whole = model(**inputs)
     start = 0
     for r, images in enumerate((1, 2, 0)):
-        alone = (
-            family.row(inputs, r, start, images)
-            if hasattr(family, "row")
-            else {
-                "input_ids": inputs["input_ids"][r : r + 1],
-                "attention_mask": inputs["attention_mask"][r : r + 1],
-            }
-            | ({"pixel_values": inputs["pixel_values"][start : start + images]} if images else {})
-        )
+        alone = family.row(inputs, r, start, images)
         live = inputs["attention_mask"][r].bool()
         torch.testing.assert_close(model(**alone).logits[0][live], whole.logits[r][live], **CLOSE)
         start += images

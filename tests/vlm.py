@@ -2,7 +2,7 @@
 
 import torch
 from models import sharpen, vision_config
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
 from hf_vtp import vtp_stats
 
@@ -43,6 +43,7 @@ class Llava:
             model.lm_head.weight.normal_(std=0.5)
             model.model.language_model.embed_tokens.weight.normal_(std=0.5)
         model.generation_config.pad_token_id = PAD
+        model.generation_config.suppress_tokens = [IMAGE]
         return model.eval()
 
     @staticmethod
@@ -99,6 +100,48 @@ class Llava:
         alive = mask.clone()
         alive[where[~kept][:, 0], where[~kept][:, 1]] = 0
         return {"inputs_embeds": embeds, "attention_mask": alive, "position_ids": positions}
+
+    @staticmethod
+    def text_model():
+        """A language model alone with the same vocabulary, to assist."""
+        torch.manual_seed(4)
+        return LlamaForCausalLM(Llava.model().config.text_config).eval()
+
+    @staticmethod
+    def row(inputs, r, start, images):
+        """One row of a batch, its images the `images` from `start` on."""
+        alone = {k: inputs[k][r : r + 1] for k in ("input_ids", "attention_mask")}
+        return alone | ({"pixel_values": inputs["pixel_values"][start : start + images]} if images else {})
+
+    @staticmethod
+    def merge(first, media, rows, images):
+        """The pixels of a conversation whose second turn brought `images` images to every row."""
+        if "pixel_values" not in media:
+            return {k: v for k, v in first.items() if k == "pixel_values"}
+        ordered, start = [], 0
+        for r, n in enumerate(rows):
+            ordered += [*first["pixel_values"][start : start + n]] if n else []
+            ordered += [*media["pixel_values"][r * images : (r + 1) * images]]
+            start += n
+        return {"pixel_values": torch.stack(ordered)}
+
+    @staticmethod
+    def compact_positions(inputs, full):
+        """Positions of the full prompt when only what stays is counted."""
+        return (full["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+
+    @staticmethod
+    def ending_in_an_image():
+        """A batch whose rows end in a placeholder."""
+        inputs = Llava.inputs((1, 2), tail=0)
+        ids = [
+            row[: max(i for i, t in enumerate(row) if t == IMAGE) + 1] for row in inputs["input_ids"].tolist()
+        ]
+        ids = [[t for t in row if t != PAD] for row in ids]
+        n = max(map(len, ids))
+        inputs["input_ids"] = torch.tensor([[PAD] * (n - len(i)) + i for i in ids])
+        inputs["attention_mask"] = (inputs["input_ids"] != PAD).long()
+        return inputs
 
 
 FAMILIES = {"llava": Llava}

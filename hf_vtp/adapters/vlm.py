@@ -308,8 +308,9 @@ class VLMAdapter(Adapter):
         return {name for name in arguments if name in self.media or name in self.media_arguments}
 
     def has_media(self, arguments: dict) -> bool:
-        """Whether a call brings pixels."""
-        return any(arguments.get(name) is not None for name in (*self.media, "mm_encoder_outputs"))
+        """Whether a call brings images, as pixels or encoded (newer `generate` hands on an empty dict of those)."""
+        pixels = any(arguments.get(name) is not None for name in self.media)
+        return pixels or bool(arguments.get("mm_encoder_outputs"))
 
     def refuse(self, arguments: dict) -> None:
         """Raise NotImplementedError for what cannot be supported, before any compute."""
