@@ -5,21 +5,19 @@ The weights and images are not part of this project: --data names a folder that 
 """
 
 import io
-import json
-import platform
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
+from transformers.utils import logging
 
-import hf_vtp
-from hf_vtp import VTPConfig, apply_vtp, vtp_stats
-from hf_vtp.measure import cli
+from hf_vtp import VTPConfig, vtp_stats
+from hf_vtp.measure import bench, cli, report
+from hf_vtp.measure.variants import Case, Variants
 
 METHODS = ("vtp", "qk_topk", "random", "uniform", "random+absorb", "uniform+absorb")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -57,7 +55,7 @@ def config(name: str, keep_ratio: float, layer: list[int], seed: int) -> VTPConf
             chosen = chosen.replace(scorer_options={"seed": seed})
         return chosen
     except (TypeError, ValueError) as error:
-        raise cli.UsageError(error) from None
+        raise cli.UsageError(str(error)) from None
 
 
 def load(data: Path, num_images: int) -> tuple[CLIPModel, CLIPTokenizer, torch.Tensor, torch.Tensor]:
@@ -104,74 +102,68 @@ def image_embeddings(model: CLIPModel, pixel_values: torch.Tensor) -> torch.Tens
     return torch.nn.functional.normalize(torch.cat(batches), dim=-1)
 
 
-def table(rows: list[dict], caption: str):
-    from rich.table import Table
+COLUMNS = (
+    ("method", lambda row: row["method"]),
+    ("keep", lambda row: "-" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}"),
+    ("tokens", lambda row: f"{row['kept_tokens']}/{row['total_tokens']}"),
+    ("accuracy", report.number("accuracy", 4)),
+    ("cosine\nmean", report.number("cosine_mean", 4)),
+    ("cosine\np5", report.number("cosine_p5", 4)),
+    ("cosine\nmin", report.number("cosine_min", 4)),
+)
 
-    shown = Table("method", title="CIFAR-10 test images", caption=caption)
-    for heading in ("keep", "tokens", "accuracy", "cosine mean", "5th pct.", "min"):
-        shown.add_column(heading, justify="right")
-    for row in rows:
-        cosine = (f"{row[f'cosine_{what}']:.4f}" for what in ("mean", "p5", "min"))
-        tokens = f"{row['num_kept']}/{row['num_tokens']}"
-        shown.add_row(row["method"], f"{row['keep_ratio']:g}", tokens, f"{row['accuracy']:.4f}", *cosine)
-    return shown
+
+def measure(
+    variants: Variants, pixel_values: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor
+) -> list[dict]:
+    """A row for every case; the first is the unpatched model, which the cosines refer to."""
+    rows, reference = [], None
+    num_tokens = (pixel_values.shape[-1] // variants.model.config.vision_config.patch_size) ** 2
+    for case in variants.cases:
+        model = variants.eager(case)
+        embeds = image_embeddings(model, pixel_values)
+        reference = embeds if reference is None else reference
+        accuracy = ((embeds @ classes.T).argmax(dim=-1) == labels).float().mean().item()
+        rows.append(
+            {
+                "batch_size": BATCH,
+                "method": case.method,
+                "keep_ratio": case.keep_ratio,
+                "kept_tokens": vtp_stats(model).num_kept[0] if case.config else num_tokens,
+                "total_tokens": num_tokens,
+                "accuracy": accuracy,
+                **bench.agreement(embeds, reference),
+            }
+        )
+    return rows
 
 
 @torch.no_grad()
 def main(argv: list[str]) -> None:
     args = parse(argv)
     cli.require("rich")
-    out = cli.writable(args.json, ".json")
-    configs = {(m, r): config(m, r, args.layer, args.seed) for r in args.keep_ratio for m in args.method}
+    out = cli.writable(args.json)
+    ratios, methods = cli.unique(args.keep_ratio), cli.unique(args.method)
+    cases = [Case(m, r, config(m, r, args.layer, args.seed)) for r in ratios for m in methods]
+    logging.disable_progress_bar()
     model, tokenizer, pixel_values, labels = load(Path(args.data), args.num_images)
-    classes = class_embeddings(model, tokenizer)
-    plain = image_embeddings(model, pixel_values)
-    unpruned = ((plain @ classes.T).argmax(dim=-1) == labels).float().mean().item()
-    rows = []
-    for (method, keep_ratio), chosen in configs.items():
-        try:
-            apply_vtp(model, chosen)
-        except ValueError as error:  # a layer beyond the encoder
-            raise cli.UsageError(error) from None
-        embeds = image_embeddings(model, pixel_values)
-        stats = vtp_stats(model)
-        cosine = (embeds * plain).sum(dim=-1)
-        correct = ((embeds @ classes.T).argmax(dim=-1) == labels).float()
-        rows.append(
-            {
-                "method": method,
-                "keep_ratio": keep_ratio,
-                "num_tokens": stats.num_tokens[0],
-                "num_kept": stats.num_kept[0],
-                "accuracy": round(correct.mean().item(), 4),
-                "cosine_mean": round(cosine.mean().item(), 5),
-                "cosine_p5": round(cosine.quantile(0.05).item(), 5),
-                "cosine_min": round(cosine.min().item(), 5),
-            }
-        )
-    from rich.console import Console
-
-    Console().print(table(rows, f"{len(labels)} images, unpruned accuracy {unpruned:.4f}"))
-    report = {
-        "unpruned_accuracy": round(unpruned, 4),
-        "rows": rows,
-        "n": len(labels),
+    variants = Variants(model, [Case(), *cases])
+    rows = measure(variants, pixel_values, labels, class_embeddings(model, tokenizer))
+    result = {
+        "evaluation": "clip_cifar10",
+        "command": cli.command(argv),
+        "dtype": "float32",
+        "num_images": len(labels),
         "layer": args.layer,
         "seed": args.seed,
-        "dtype": "float32",
-        "device": "cpu",
-        "versions": {
-            "hf_vtp": hf_vtp.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
-        "command": cli.command(argv),
+        "environment": report.environment(torch.device("cpu")),
+        "rows": rows,
     }
+    title = f"CIFAR-10, {len(labels)} test images, tokens leave after layer {', '.join(map(str, args.layer))}"
+    report.print_table(title, COLUMNS, rows)
     if out is not None:
-        with cli.replacing(out) as target:
-            target.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report))
+        report.write_json(out, result)
+    report.print_json(result)
 
 
 if __name__ == "__main__":
