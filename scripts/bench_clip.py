@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=cli.count, nargs="+", default=[8])
     p.add_argument("--dtype", choices=tuple(cli.DTYPES), default="float32")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
-    p.add_argument("--attn-implementation", choices=cli.ATTENTION, help="default: what Transformers picks")
+    p.add_argument(
+        "--attn-implementation", choices=tuple(cli.ATTENTION), help="default: what Transformers picks"
+    )
     p.add_argument("--compile", action="store_true", help="time torch.compile(fullgraph=True) models")
     p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
     p.add_argument("--rounds", type=cli.count, default=15, help="timed forwards of every row (15)")

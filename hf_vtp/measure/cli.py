@@ -15,7 +15,14 @@ from pathlib import Path
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+ATTENTION = {  # by name, and what it needs
+    "eager": "",
+    "sdpa": "",
+    "flex_attention": "a CUDA device",  # on a CPU torch 2.13 dies of it without an exception
+    "flash_attention_2": "a CUDA device and bfloat16 or float16",
+    "flash_attention_3": "a CUDA device and bfloat16 or float16",
+}
+ANYWHERE = [name for name, needs in ATTENTION.items() if not needs]
 BENCH_EXTRA = 'pip install "hf-vtp[bench]"'
 MODULE_OF_EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "scikit-image": "skimage"}
 
@@ -77,6 +84,18 @@ def device(name: str | None) -> torch.device:
     if wanted not in allowed:
         raise UsageError(f"--device {wanted} is not on this machine; choose from {', '.join(there)}")
     return torch.device(wanted)
+
+
+def set_attention(model, name: str, dtype: torch.dtype, on: torch.device) -> None:
+    """Have a Transformers model use this attention; raises UsageError where it cannot run."""
+    needs = ATTENTION[name]
+    if needs and (on.type != "cuda" or (name.startswith("flash") and dtype == torch.float32)):
+        raise UsageError(f"{name} needs {needs}; choose from {', '.join(ANYWHERE)}")
+    try:
+        model.set_attn_implementation(name)
+    except (ImportError, ValueError) as error:
+        reason = first_sentence(error)
+        raise UsageError(f"{name} cannot be used ({reason}); choose from {', '.join(ANYWHERE)}") from None
 
 
 def require(*extras: str) -> None:

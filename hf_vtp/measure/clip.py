@@ -16,6 +16,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from . import cli
 from .cli import UsageError, first_sentence
 from .hub import load
 
@@ -23,7 +24,7 @@ INSTEAD = "give --weights random for speed alone, or a local folder with --model
 
 
 def geometry(hidden_size: int, layers: int, patch_size: int, image_size: int, projection_dim: int) -> dict:
-    """Arguments of CLIPVisionConfig; in all of them heads are 64 wide and the MLP has four times the width."""
+    """Arguments of CLIPVisionConfig; in all of these heads are 64 wide and MLPs four times the width."""
     return {
         "hidden_size": hidden_size,
         "intermediate_size": 4 * hidden_size,
@@ -57,13 +58,19 @@ def load_model(
 ) -> CLIPVisionModelWithProjection:
     """The vision side in eval mode; raises UsageError for what cannot be had, or is no CLIP.
 
-    `weights` is "pretrained" (a folder, the local cache, the Hub) or "random" (no download: a geometry by name
-    or a folder's config.json; seed torch before).
+    `weights` is "pretrained" (a folder, the local cache, the Hub) or "random" (no download: a geometry by
+    name or a folder's config.json; seed torch before).
     """
-    wanted = {"attn_implementation": attention} if attention else {}
     if weights == "pretrained":
-        model = load(name, partial(_pretrained, dtype=dtype, **wanted), INSTEAD)
-        return model.to(device).eval()
+        model = load(name, partial(_pretrained, dtype=dtype), INSTEAD)
+    else:
+        model = _random(name).to(dtype)
+    if attention:
+        cli.set_attention(model, attention, dtype, device)
+    return model.to(device).eval()
+
+
+def _random(name: str) -> CLIPVisionModelWithProjection:
     if name in GEOMETRIES:
         config = CLIPVisionConfig(**GEOMETRIES[name])
     elif Path(name).is_dir():
@@ -71,17 +78,16 @@ def load_model(
     else:
         raise UsageError(f"no geometry is known for {name}; choose a folder or {', '.join(GEOMETRIES)}")
     try:
-        model = CLIPVisionModelWithProjection(config)
-        if attention:
-            model.set_attn_implementation(attention)
-    except (ImportError, ValueError) as error:
+        return CLIPVisionModelWithProjection(config)
+    except (ValueError, RuntimeError) as error:  # numbers that do not go together
         raise UsageError(f"{name} cannot be built: {first_sentence(error)}") from None
-    return model.to(device, dtype).eval()
 
 
 def _config(name: str, local_files_only: bool) -> CLIPVisionConfig:
     raw, _ = CLIPConfig.get_config_dict(name, local_files_only=local_files_only)
     model_type = raw.get("model_type")
+    if model_type is None:
+        raise UsageError(f"{name} has no config.json that names a model_type; {INSTEAD}")
     if model_type not in CONFIGS:
         raise UsageError(
             f"{name} is of model_type {model_type!r}, which this benchmark does not measure; choose one of "
@@ -90,10 +96,10 @@ def _config(name: str, local_files_only: bool) -> CLIPVisionConfig:
     return CONFIGS[model_type](raw)
 
 
-def _pretrained(name: str, local_files_only: bool, **kwargs) -> CLIPVisionModelWithProjection:
+def _pretrained(name: str, local_files_only: bool, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     config = _config(name, local_files_only)
     model, report = CLIPVisionModelWithProjection.from_pretrained(
-        name, config=config, local_files_only=local_files_only, output_loading_info=True, **kwargs
+        name, config=config, dtype=dtype, local_files_only=local_files_only, output_loading_info=True
     )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import struct
+import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    *(zipfile.BadZipFile, Image.DecompressionBombError),
+)
 FULL_SCALE = {"I": 65535.0, "F": 1.0}  # white, by the first letter of modes wider than 8 bits
 
 

@@ -12,19 +12,14 @@ from safetensors import SafetensorError
 from .cli import UsageError, first_sentence
 
 T = TypeVar("T")
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    SafetensorError,
-)  # missing, garbled or cut off, of another shape
+UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)  # missing, garbled, cut short, misshapen
 TIMEOUT = 10  # seconds for the Hub to answer at all; its own retries take half a minute
 
 
 def reachable() -> bool:
-    """Whether the Hub answers; True where HF_HUB_OFFLINE has libraries read their cache instead of asking."""
+    """Whether the Hub answers; False, without asking, where HF_HUB_OFFLINE is set."""
     if constants.HF_HUB_OFFLINE:
-        return True
+        return False
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
     except Exception:  # every HTTP library that huggingface_hub ever used has its own
@@ -41,8 +36,6 @@ def load(name: str, loader: Callable[..., T], instead: str) -> T:
         raise UsageError(f"there is no folder {name}; {instead}")
     try:
         return loader(name, local_files_only=True)
-    except ImportError as error:  # an attention implementation that is not installed
-        raise UsageError(first_sentence(error)) from None
     except UNLOADABLE as error:
         if Path(name).is_dir():
             raise UsageError(f"{name} cannot be loaded ({first_sentence(error)}); {instead}") from None

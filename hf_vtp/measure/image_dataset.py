@@ -8,12 +8,13 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from huggingface_hub import constants
 from PIL import Image
 
 from .cli import UsageError, first_sentence
 from .hub import reachable
 
-BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".zip": "imagefolder", ".tar": "webdataset"}
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # of a file, by its ending
 ON_DISK = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk leaves
 SPLITS = ("test", "validation", "val", "train")  # the first of them that there is, unless one is named
 
@@ -45,22 +46,13 @@ def entries(source: str, path: Path) -> Iterator[tuple[str, partial]]:
 
 
 def _load(datasets, source: str, path: Path):
-    """One split of the dataset at `path`, or of that name."""
+    """One split of the dataset at `path`, or of that name on the Hub."""
     name, _, split = source.partition(":") if not path.exists() else (source, "", "")
     try:
-        if path.is_dir() and any((path / file).is_file() for file in ON_DISK):
+        if any((path / file).is_file() for file in ON_DISK):
             loaded = datasets.load_from_disk(str(path))
-        elif path.is_file():
-            builder = BUILDERS.get(path.suffix.lower())
-            if builder is None:
-                raise UsageError(
-                    f"{source} is no image, and no dataset ending in one of {', '.join(BUILDERS)}"
-                )
-            loaded = datasets.load_dataset(builder, data_files=str(path), streaming=True)
-        elif path.is_dir() or reachable():
-            loaded = datasets.load_dataset(name, streaming=True)
         else:
-            raise UsageError(f"there is no folder {source}, and the Hub cannot be reached for such a dataset")
+            loaded = datasets.load_dataset(**_where(source, path, name), streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"there is no image in {source}: {first_sentence(error)}") from None
     if not isinstance(loaded, dict):
@@ -68,6 +60,20 @@ def _load(datasets, source: str, path: Path):
     if split and split not in loaded:
         raise UsageError(f"{name} has no split {split!r}; choose from {', '.join(loaded)}")
     return loaded[split or next((s for s in SPLITS if s in loaded), next(iter(loaded)))]
+
+
+def _where(source: str, path: Path, name: str) -> dict:
+    """Arguments of load_dataset."""
+    if path.is_file():
+        suffix = path.suffix.lower()
+        if suffix not in BUILDERS:
+            raise UsageError(f"{source} is no image, no .zip and no dataset ending in {', '.join(BUILDERS)}")
+        return {"path": BUILDERS[suffix], "data_files": str(path)}
+    if path.is_dir():
+        return {"path": str(path)}
+    if reachable() or constants.HF_HUB_OFFLINE:  # set by a user who has the dataset in the cache
+        return {"path": name}
+    raise UsageError(f"there is no folder {source}, and the Hub cannot be reached for such a dataset")
 
 
 def _undecoded(datasets, loaded) -> Iterator[dict]:

@@ -56,7 +56,6 @@ def _peak_on_cpu(call: Callable[[], object]) -> int:
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     del result
-    changes = [
-        (e["ts"], e["args"]["Ev Idx"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"
-    ]
-    return max(accumulate((size for *_, size in sorted(changes)), initial=0))
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    changes.sort(key=lambda event: (event["ts"], event["args"]["Ev Idx"]))
+    return max(accumulate((event["args"]["Bytes"] for event in changes), initial=0))

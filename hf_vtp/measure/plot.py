@@ -63,7 +63,7 @@ def _panel(axes, against: str, rows: list[dict]) -> list[tuple[float, float, str
     axes.axhline(baseline["images_per_s"], color="0.45", linestyle="--", linewidth=1, label=UNPATCHED)
     points = []
     for i, method in enumerate(dict.fromkeys(row["method"] for row in rows if row is not baseline)):
-        own = [row for row in rows if row["method"] == method]
+        own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["keep_ratio"])
         x, y = [row[against] for row in own], [row["images_per_s"] for row in own]
         axes.plot(x, y, marker="os^Dvp"[i % 6], label=method, color=f"C{i}", linewidth=1.5, markersize=5)
         for row, at in zip(own, x, strict=True):
@@ -86,30 +86,21 @@ def _label(axes, points: list[tuple[float, float, str, str]]) -> None:
     for line in axes.lines:
         corners = line.get_transform().transform(line.get_xydata())
         for start, stop in zip(corners, corners[1:], strict=False):
-            taken += [
-                Bbox.from_bounds(*start + (stop - start) * i / STEPS, 0, 0).padded(1) for i in range(STEPS)
-            ]
+            steps = (start + (stop - start) * i / STEPS for i in range(STEPS))
+            taken += [Bbox.from_bounds(*step, 0, 0).padded(1) for step in steps]
     for (x, y, text, colour), marker in zip(points, markers, strict=True):
-        note = axes.annotate(
-            text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=7.5, color=colour
-        )
+        style = {"textcoords": "offset points", "fontsize": 7.5, "color": colour}
+        note = axes.annotate(text, (x, y), xytext=(0, 0), **style)
         extent = note.get_window_extent()
         for dx, dy in OFFSETS:
             left = marker[0] + dx * pixels - (extent.width if dx < 0 else 0)
             below = marker[1] + dy * pixels - extent.height / 2
             box = Bbox.from_bounds(left, below, extent.width, extent.height)
-            inside = (
-                axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and axes.bbox.containsy(box.y1)
-            )
-            if inside and axes.bbox.containsy(box.y0) and not any(box.overlaps(other) for other in taken):
+            inside = all(axes.bbox.contains(*corner) for corner in box.corners())
+            if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(box)
         note.set(position=(dx, dy), ha="right" if dx < 0 else "left", va="center")
         if max(abs(dx), abs(dy)) > NEAR:
-            axes.annotate(
-                "",
-                (x, y),
-                xytext=(dx, dy),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-            )
+            leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+            axes.annotate("", (x, y), xytext=(dx, dy), arrowprops=leader, **style)
