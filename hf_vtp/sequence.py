@@ -37,27 +37,27 @@ class Condensed:
         return x.gather(1, back.clamp(min=0).expand(-1, -1, x.shape[-1])).masked_fill(back < 0, 0)
 
 
-def condense(alive: Tensor, position_ids: Tensor, next_position: Tensor, positions: str) -> Condensed:
+def condense(
+    alive: Tensor, position_ids: Tensor, next_position: Tensor, positions: str, start: Tensor | int = 0
+) -> Condensed:
     """Condense a prompt to its `alive` columns [B, n], True = stays.
 
     `position_ids` [..., B, n] and `next_position` [..., B, 1] are those of the full prompt; "compact" numbers the
-    columns that stay, row by row, without gaps from where the row's first one stood.
+    columns that stay, row by row, from `start` [..., B, 1] on without gaps.
     """
     n = alive.shape[1]
     place = alive.long().cumsum(dim=-1)  # [B, n], 1 for the first column that stays
     counts = place[:, -1:]
     m = int(counts.max())
-    index = torch.sort(alive.to(torch.uint8), dim=-1, stable=True).indices[
-        :, n - m :
-    ]  # what stays is on the right
+    index = torch.sort(alive.to(torch.uint8), dim=-1, stable=True).indices[:, n - m :]  # what stays is on the right
     mask = alive.gather(1, index).long()
     back = torch.where(place > 0, place - 1 + m - counts, -1)
+    axes = position_ids.shape[:-2]  # m-RoPE has three rows of positions
     if positions == "compact":
-        first = position_ids.gather(-1, (place == 0).sum(dim=-1, keepdim=True).clamp(max=n - 1))
-        position_ids = (mask.cumsum(dim=-1) - 1).clamp(min=0) + first
-        next_position = counts + first
+        position_ids = ((mask.cumsum(dim=-1) - 1).clamp(min=0) + start).expand(*axes, -1, -1)
+        next_position = (counts + start).expand(*axes, -1, -1)
     else:
-        position_ids = position_ids.gather(-1, index.expand(*position_ids.shape[:-1], m))
+        position_ids = position_ids.gather(-1, index.expand(*axes, -1, -1))
     return Condensed(index, mask, back, position_ids, next_position)
 
 
@@ -105,10 +105,11 @@ class Memory:
 
     def then(self, prompt: Condensed, length: int) -> Memory:
         """The same with another condensed prompt of `length` full columns behind it."""
+        before = self.position_ids.expand(*prompt.position_ids.shape[:-2], -1, -1)
         return Memory(
             torch.cat([self.index, prompt.index + self.length], dim=-1),
             torch.cat([self.mask, prompt.mask], dim=-1),
-            torch.cat([self.position_ids, prompt.position_ids], dim=-1),
+            torch.cat([before, prompt.position_ids], dim=-1),
             prompt.next_position,
             self.length + length,
         )
@@ -118,10 +119,10 @@ class Memory:
         return take(x, self.index.to(x.device))
 
 
-def plain_memory(mask: Tensor) -> Memory:
+def plain_memory(mask: Tensor, next_position: Tensor) -> Memory:
     """A Memory of columns with the mask [B, m], none of which left."""
     columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    return Memory(columns, mask, columns, columns.new_full((len(mask), 1), mask.shape[1]), mask.shape[1])
+    return Memory(columns, mask, columns, next_position, mask.shape[1])
 
 
 def spread(x: Tensor, batch: int, dim: int) -> Tensor:

@@ -28,33 +28,42 @@ class VisionTokens:
     Shapes: B images, N tokens each, D channels, H heads of d channels, P prefix tokens.
     """
 
-    hidden_states: Tensor  # [B, N, D] what the pruned layer put out, in raster order
+    hidden_states: Tensor  # [B, N, D] what the pruned layer put out, in raster order; of a unit the patches' mean
     num_keep: int  # tokens that stay after this stage; a target where the count follows the image
     grid: tuple[int, int, int]  # frames, rows, columns of the whole image
     positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
-    full_query: Tensor | None = None  # [B, H, P + N, d] of the pruned layer, rotary embedding applied
-    full_key: Tensor | None = None  # [B, H, P + N, d]
-    full_value: Tensor | None = None  # [B, H, P + N, d]
+    patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
+    full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer, rotary embedding applied
+    full_key: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
     text: Tensor | None = None  # [B, T, D'] prompt embeddings where the family has them
 
     @property
     def query(self) -> Tensor:
-        """[B, H, N, d]"""
+        """[B, H, N·M, d]"""
         return self.full_query[:, :, self.num_prefix_tokens :]
 
     @property
     def key(self) -> Tensor:
-        """[B, H, N, d]"""
+        """[B, H, N·M, d]"""
         return self.full_key[:, :, self.num_prefix_tokens :]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(B, N)"""
         return self.hidden_states.shape[0], self.hidden_states.shape[1]
+
+    @property
+    def content(self) -> Tensor:
+        """What a merger merges, [B, N, M·D]: the hidden states, or a unit's patches side by side."""
+        return self.hidden_states if self.patches is None else self.patches.flatten(2)
+
+    def per_token(self, x: Tensor) -> Tensor:
+        """The mean over the patches of each token: [..., N·M] to [..., N]."""
+        return x if self.patches is None else x.unflatten(-1, self.patches.shape[1:3]).mean(dim=-1)
 
     def unit_hidden_states(self) -> Tensor:
         """Hidden states of length one in float32, [B, N, D]; their products are cosines."""

@@ -23,7 +23,8 @@ class Tower:
         self.stages = dict(stages)
         self.needs = needs(config)
         self.weighs = entry(config, "merger").weighs
-        self.last: Run | None = None
+        self.run: Run | None = None  # of the forward in progress
+        self.last: Run | None = None  # of the last one that came to its end
         self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
         self.handles: list = []
 
@@ -36,8 +37,8 @@ class Tower:
         """The projections of a layer's attention that methods may ask for, by name, as they are now."""
         raise NotImplementedError(f"{type(self).__name__} must name its projections")
 
-    def begin(self, args: tuple, kwargs: dict) -> Run:
-        """A Run for these arguments of the tower's forward."""
+    def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
+        """A Run for these arguments of the tower's forward, and the keyword arguments to go on with."""
         raise NotImplementedError(f"{type(self).__name__} must read its input's grids")
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
@@ -47,8 +48,8 @@ class Tower:
         """
         raise NotImplementedError(f"{type(self).__name__} must prune")
 
-    def narrow(self, run: Run, stage: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """A layer's arguments made fit for what the stage at layer `stage` left."""
+    def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """A layer's arguments made fit for what the stage at layer `hooks.behind` left."""
         raise NotImplementedError(f"{type(self).__name__} must narrow its layers' arguments")
 
     def bind(self, hooks: LayerHooks) -> None:
@@ -58,7 +59,7 @@ class Tower:
         """Put the hooks on."""
         self.handles = [
             self.module.register_forward_pre_hook(self._before, with_kwargs=True),
-            self.module.register_forward_hook(self._after, with_kwargs=True),
+            self.module.register_forward_hook(self._after),
         ]
         for hooks in self.layer_hooks:
             self.handles += hooks.attach()
@@ -80,10 +81,11 @@ class Tower:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for hooks in self.layer_hooks:
             hooks.bind()
-        return args, {**kwargs, RUN: self.begin(args, kwargs)}
+        self.run, kwargs = self.begin(args, kwargs)
+        return args, {**kwargs, RUN: self.run}
 
-    def _after(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        self.last = kwargs[RUN]
+    def _after(self, module: nn.Module, args: tuple, output) -> None:
+        self.last, self.run = self.run, None
 
 
 class LayerHooks:
@@ -131,7 +133,7 @@ class LayerHooks:
             recorder.armed = True
         if self.behind is None:
             return args, kwargs
-        return self.tower.narrow(run, self.behind, args, kwargs)
+        return self.tower.narrow(run, self, args, kwargs)
 
     def _after(self, module: nn.Module, args: tuple, output):
         run, self.run = self.run, None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config import OUTPUT, VTPConfig
 from ..pruner import Outcome, prune
-from ..run import RUN, Group, Run
+from ..run import Group, Run
 from ..tokens import VisionTokens, num_keep, take
 from ..tower import LayerHooks, Tower
 from .base import Adapter, register_adapter, register_tower, tower_for
@@ -34,13 +34,13 @@ class CLIPTower(Tower):
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         return {"full_query": layer.self_attn.q_proj, "full_key": layer.self_attn.k_proj}
 
-    def begin(self, args: tuple, kwargs: dict) -> Run:
+    def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         pixel_values = args[0] if args else kwargs.get("pixel_values")
         if pixel_values is None:
-            return Run([])  # Transformers says what is missing
+            return Run([]), kwargs  # Transformers says what is missing
         patch = self.module.config.patch_size
         batch, _, height, width = pixel_values.shape
-        return Run([(1, height // patch, width // patch)] * batch)
+        return Run([(1, height // patch, width // patch)] * batch), kwargs
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
         prefix = hidden_states[:, : self.num_prefix_tokens]
@@ -98,8 +98,8 @@ class CLIPTower(Tower):
         bias = torch.nn.functional.pad(outcome.sizes.log(), (self.num_prefix_tokens, 0))
         return bias.to(dtype)[:, None, None]
 
-    def narrow(self, run: Run, stage: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        bias = run.layout.get(stage)
+    def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        bias = run.layout.get(hooks.behind)
         if bias is None:
             return args, kwargs
         bias = bias.expand(-1, -1, args[0].shape[1], -1)  # flex attention indexes the query axis
@@ -142,12 +142,12 @@ class CLIPAdapter(Adapter):
     def attach(self) -> None:
         super().attach()
         if hasattr(self.model, "classifier"):
-            handle = self.tower.module.register_forward_hook(self.weigh_patches, with_kwargs=True)
+            handle = self.tower.module.register_forward_hook(self.weigh_patches)
             self.tower.handles.append(handle)
 
-    def weigh_patches(self, module: nn.Module, args: tuple, kwargs: dict, output):
+    def weigh_patches(self, module: nn.Module, args: tuple, output):
         """The classifier takes the mean over patches: scale each row so that it counts for its whole group."""
-        run = kwargs[RUN]
+        run = self.tower.last
         group = run.stages[max(run.stages)][0]
         if group.sizes is None:
             return None

@@ -63,13 +63,3 @@ class LlavaAdapter(VLMAdapter):
         kept = self.tower.kept()  # [images, N]
         kept = torch.nn.functional.pad(kept, (prefix, 0), value=True)
         return {"pixel_values": torch.cat(list(output.pooler_output))}, {"pixel_values": kept.flatten()}
-
-    def full_positions(
-        self, arguments: dict, mask: Tensor, n: int, generating: bool
-    ) -> tuple[Tensor, Tensor]:
-        """`generate` counts tokens, `forward` counts columns."""
-        if generating:
-            place = mask.long().cumsum(dim=-1)
-            return (place[:, -n:] - 1).clamp(min=0), place[:, -1:]
-        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        return columns[:, -n:], columns[:, -1:] + 1

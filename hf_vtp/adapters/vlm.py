@@ -58,14 +58,13 @@ class VLMAdapter(Adapter):
         """
         raise NotImplementedError(f"{type(self).__name__} must encode its images")
 
-    def full_positions(
-        self, arguments: dict, mask: Tensor, n: int, generating: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Positions [..., B, n] that the model itself would give to the last `n` columns, and the next one's.
+    def local_positions(self, arguments: dict, mask: Tensor, generating: bool) -> tuple[Tensor, Tensor]:
+        """Positions [..., B, n] that the model itself gives to `n` columns, counted from their start, and the next.
 
-        `mask` [B, past + n] is all ones where the caller gave none.
+        `mask` [B, n] is theirs. `generate` counts tokens, `forward` counts columns: that is Transformers' way.
         """
-        raise NotImplementedError(f"{type(self).__name__} must know its positions")
+        place = mask.long().cumsum(dim=-1) if generating else torch.ones_like(mask).cumsum(dim=-1)
+        return (place - 1).clamp(min=0), place[:, -1:]
 
     def attach(self) -> None:
         super().attach()
@@ -195,7 +194,7 @@ class VLMAdapter(Adapter):
             full = FullIds(given["input_ids"], told["input_ids"].shape[1])
             told = speak_full(told, full)
         told = shorten(told, self.model.generation_config, n - told[next(iter(given))].shape[1])
-        self.generating, self.shift = True, reading.shift
+        self.generating, self.shift = True, self.generation_shift(reading.shift)
         self.pending = None if "inputs_embeds" in given else reading
         try:
             output = original(None, *args, **told)
@@ -243,9 +242,14 @@ class VLMAdapter(Adapter):
             mask = torch.ones(
                 batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
             )
-        memory = plain_memory(mask[:, :past].long()) if memory is None else memory.rows(batch).upto(past)
+        if memory is None:
+            seen = mask[:, :past].long()
+            start = seen.sum(dim=-1, keepdim=True) if generating else torch.full_like(mask[:, :1], past)
+            memory = plain_memory(seen, start)
+        else:
+            memory = memory.rows(batch).upto(past)
         check_columns(mask, memory.length + n)
-        positions = self.positions_of(arguments, memory, mask, n, generating)
+        positions = self.positions_of(arguments, memory, mask[:, -n:], generating)
         placeholders = self.placeholders(ids, embeds)
         features, kept = self.encode(arguments)
         alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
@@ -257,7 +261,7 @@ class VLMAdapter(Adapter):
             rows = torch.where(stays, order.to(rows.dtype), rows)
             alive = alive & (stays | ~where)
             offset += len(features[name])
-        prompt = condense(alive, *positions, self.config.positions)
+        prompt = condense(alive, *positions, self.config.positions, memory.next_position)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
@@ -268,18 +272,15 @@ class VLMAdapter(Adapter):
         )
 
     def positions_of(
-        self, arguments: dict, memory: Memory, mask: Tensor, n: int, generating: bool
+        self, arguments: dict, memory: Memory, mask: Tensor, generating: bool
     ) -> tuple[Tensor, Tensor]:
-        """Positions [..., B, n] of the new full columns, and [..., B, 1] of the one after them."""
+        """Positions [..., B, n] of the new full columns with the mask [B, n], and [..., B, 1] of the one after them."""
         given = arguments.get("position_ids")
         if given is not None:
-            given = given[..., -n:].expand(*given.shape[:-2], len(mask), n)
+            given = given[..., -mask.shape[1] :].expand(*given.shape[:-2], *mask.shape)
             return given, given.amax(dim=-1, keepdim=True) + 1
-        if memory.dropped:  # go on from where the condensed prompt ended
-            new = mask[:, -n:].long() if generating else torch.ones_like(mask[:, -n:])
-            steps = new.cumsum(dim=-1)
-            return memory.next_position + (steps - 1).clamp(min=0), memory.next_position + steps[:, -1:]
-        return self.full_positions(arguments, mask, n, generating)
+        local, following = self.local_positions(arguments, mask, generating)
+        return local + memory.next_position, following + memory.next_position
 
     def placeholders(self, ids: Tensor | None, embeds: Tensor | None) -> dict[str, Tensor]:
         """Where each medium's placeholders are, bool [B, n] by argument name."""
@@ -340,6 +341,10 @@ class VLMAdapter(Adapter):
     def generation_positions(self, memory: Memory) -> Tensor:
         """Positions of all condensed columns in the form in which `generate` carries them."""
         return memory.position_ids
+
+    def generation_shift(self, shift: Tensor | None) -> Tensor | None:
+        """A shift of positions in that form."""
+        return shift
 
     def columns(self, arguments: dict, prompt: Condensed | Memory) -> dict:
         """Further arguments with one entry per column, condensed."""

@@ -9,4 +9,4 @@ from . import register_merger
 @register_merger("drop")
 def drop(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, None, None]:
     """The kept tokens as they are; the others are gone. Returns [B, K, D] and no groups."""
-    return take(tokens.hidden_states, keep), None, None
+    return take(tokens.content, keep), None, None
