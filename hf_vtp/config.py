@@ -9,6 +9,7 @@ from .version import __version__
 
 OUTPUT = "output"
 POSITIONS = ("original", "compact")
+VIDEO_BUDGETS = ("frame", "clip")
 
 
 @dataclass
@@ -25,6 +26,7 @@ class VTPConfig:
         scorer, selector, merger: replace that part of the bundle.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
         positions: "original" leaves kept tokens the positions of the full prompt, "compact" renumbers them.
+        video_budget: "frame" leaves every frame group of a video its share, "clip" shares out over the whole clip.
         min_keep, max_keep: bounds of the number of tokens a stage leaves of one image.
         base_model_name_or_path: the model the config was made for.
         vtp_version: the version of hf_vtp that made it.
@@ -42,6 +44,7 @@ class VTPConfig:
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)
     positions: str = "original"
+    video_budget: str = "frame"
     min_keep: int = 1
     max_keep: int | None = None
     base_model_name_or_path: str | None = None
@@ -50,8 +53,9 @@ class VTPConfig:
     def __post_init__(self) -> None:
         self._check_types()
         self._check_amounts()
-        if self.positions not in POSITIONS:
-            raise ValueError(f"unknown positions {self.positions!r}; choose from {list(POSITIONS)}")
+        for name, allowed in (("positions", POSITIONS), ("video_budget", VIDEO_BUDGETS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {list(allowed)}")
         for part, table in PARTS.items():
             name, options = self.part(part)
             table[name].check_options(name, options)
@@ -73,12 +77,16 @@ class VTPConfig:
             raise ValueError(f"unknown argument {unknown[0]!r}; choose from {sorted(known)}")
         return replace(self, **overrides)
 
-    def stages(self, num_layers: int, default_layer: int, what: str = "the encoder") -> list[tuple[int, float]]:
+    def stages(
+        self, num_layers: int, default_layer: int, what: str = "the encoder"
+    ) -> list[tuple[int, float]]:
         """(layer, share of the original count left after it) for every stage, layers ascending.
 
         `num_layers` is the number of layers after which pruning has an effect; "output" is the last of them.
         """
-        layer = default_layer if self.layer is None else num_layers - 1 if self.layer == OUTPUT else self.layer
+        layer = (
+            default_layer if self.layer is None else num_layers - 1 if self.layer == OUTPUT else self.layer
+        )
         layers = [layer] if isinstance(layer, int) else list(layer)
         outside = [i for i in layers if not 0 <= i < num_layers]
         if outside:
@@ -87,7 +95,9 @@ class VTPConfig:
         if not isinstance(ratios, list):
             ratios = [ratios ** ((i + 1) / len(layers)) for i in range(len(layers) - 1)] + [ratios]
         if len(ratios) != len(layers):
-            raise ValueError(f"keep_ratio has {len(ratios)} shares for {len(layers)} layers; give one per layer")
+            raise ValueError(
+                f"keep_ratio has {len(ratios)} shares for {len(layers)} layers; give one per layer"
+            )
         return list(zip(layers, ratios, strict=True))
 
     def _check_types(self) -> None:
@@ -111,7 +121,9 @@ class VTPConfig:
         if isinstance(self.layer, list):
             rising = all(a < b for a, b in zip(self.layer, self.layer[1:], strict=False))
             if not self.layer or not rising:
-                raise ValueError(f"layer must list at least one layer, each once and ascending, not {self.layer!r}")
+                raise ValueError(
+                    f"layer must list at least one layer, each once and ascending, not {self.layer!r}"
+                )
         if self.min_keep < 1:
             raise ValueError(f"min_keep must be at least 1, not {self.min_keep!r}")
         if self.max_keep is not None and self.max_keep < self.min_keep:
@@ -131,6 +143,7 @@ FIELD_TYPES = (
     *((name, (str, NONE), "a name or None") for name in (*PARTS, "base_model_name_or_path")),
     *((f"{name}_options", (dict,), "a dict of options") for name in PARTS),
     ("positions", (str,), "a name"),
+    ("video_budget", (str,), "a name"),
     ("min_keep", (int,), "an int"),
     ("max_keep", (int, NONE), "an int or None"),
     ("vtp_version", (str,), "a version"),

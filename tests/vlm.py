@@ -2,6 +2,7 @@
 
 import torch
 from models import sharpen, vision_config
+from qwen import Qwen, Qwen2
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
 from hf_vtp import vtp_stats
@@ -13,7 +14,7 @@ class Llava:
     """LLaVA over a CLIP of 4 layers and 36 patches; the stage is in the middle."""
 
     name = "llava"
-    tokens = 36
+    embeds_are_ids = True
 
     @staticmethod
     def model(seed=0, implementation="sdpa", **changes):
@@ -102,10 +103,10 @@ class Llava:
         return {"inputs_embeds": embeds, "attention_mask": alive, "position_ids": positions}
 
     @staticmethod
-    def text_model():
-        """A language model alone with the same vocabulary, to assist."""
+    def text_models():
+        """Language models alone with the same vocabulary, to assist."""
         torch.manual_seed(4)
-        return LlamaForCausalLM(Llava.model().config.text_config).eval()
+        return [LlamaForCausalLM(Llava.model().config.text_config).eval()]
 
     @staticmethod
     def row(inputs, r, start, images):
@@ -131,6 +132,16 @@ class Llava:
         return (full["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
     @staticmethod
+    def types(ids):
+        """Further arguments with one entry per column."""
+        return {}
+
+    @staticmethod
+    def next_position(full):
+        """Where text goes on behind the full prompt."""
+        return full["position_ids"][..., -1:] + 1
+
+    @staticmethod
     def ending_in_an_image():
         """A batch whose rows end in a placeholder."""
         inputs = Llava.inputs((1, 2), tail=0)
@@ -144,7 +155,7 @@ class Llava:
         return inputs
 
 
-FAMILIES = {"llava": Llava}
+FAMILIES = {family.name: family for family in (Llava, Qwen, Qwen2)}
 
 
 def widened(alive):
