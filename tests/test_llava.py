@@ -129,6 +129,17 @@ def test_a_state_from_before_the_stage_is_refused_before_any_compute(stage, laye
             call(**inputs, vision_feature_layer=layer)
 
 
+def test_a_config_changed_since_is_followed_or_refused():
+    """Unpruned states in place of kept ones would fill the placeholders with the wrong features."""
+    model, twin, inputs = apply_vtp(Llava.model(), layer=1, **DROP), Llava.model(), Llava.inputs((1, 2))
+    model.config.vision_feature_layer = -1
+    check(model, twin, inputs, read=[3])
+    model.config.vision_feature_layer = -4
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="before the stage at layer 1"):
+            call(**inputs)
+
+
 @pytest.mark.parametrize(
     "read, stage, allowed",
     [
