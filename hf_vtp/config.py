@@ -17,19 +17,21 @@ class VTPConfig:
     """How a model's image tokens are pruned.
 
     Args:
-        keep_ratio: share of patch tokens left at the end, in (0, 1]; or one share per layer listed, each of the
+        keep_ratio: share of patch tokens left at the end, in (0, 1]; or one share per layer listed, each of
+        the
             original count.
-        layer: encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the tower
-            (language-model families); None for the family's default. A list with one ratio spreads the reduction
-            geometrically.
+        layer: encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the
+        tower
+            (language-model families); None for the family's default. A list with one ratio spreads the
+            reduction geometrically.
         method: a named bundle of scorer, selector and merger, see `list_methods()`.
         scorer, selector, merger: replace that part of the bundle.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
         positions: "original" leaves kept tokens the positions of the full prompt, "compact" renumbers them.
-        video_budget: "frame" leaves every frame group of a video its share, "clip" shares out over the whole clip.
-        min_keep, max_keep: bounds of the number of tokens a stage leaves of one image.
-        base_model_name_or_path: the model the config was made for.
-        vtp_version: the version of hf_vtp that made it.
+        video_budget: "frame" leaves every frame group of a video its share, "clip" shares out over the whole
+        clip. min_keep, max_keep: bounds of the number of tokens a stage leaves of one image.
+        base_model_name_or_path: the model the config was made for. vtp_version: the version of hf_vtp that
+        made it.
 
     Raises ValueError or TypeError with one sentence that says what is allowed.
     """

@@ -1,4 +1,4 @@
-"""`generate` on a condensed prompt, with everything the caller hands in or gets back speaking of the full one."""
+"""`generate` on a condensed prompt, while what the caller hands in or gets back speaks of the full one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Generate:
 
 
 class FullIds:
-    """Turns the ids that `generate` works with into those the caller knows: the full prompt, then what is new."""
+    """Turns the ids that `generate` works with into those the caller knows."""
 
     def __init__(self, prompt: Tensor, condensed_length: int):
         self.prompt = prompt  # [B, n]

@@ -22,8 +22,8 @@ def apply_vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) ->
 
     Only this object changes. Applying again replaces. Keyword arguments are VTPConfig's fields.
 
-    Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an unknown
-    method or option, a ratio outside (0, 1] or a layer where pruning has no effect.
+    Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an
+    unknown method or option, a ratio outside (0, 1] or a layer where pruning has no effect.
     """
     config = (config or VTPConfig()).replace(**overrides)
     root = unwrap(model)
@@ -88,10 +88,10 @@ def _install(adapter: Adapter) -> None:
 
 
 def _forget_compiled() -> None:
-    """Have torch.compile trace again: it does not guard on hooks, so what it compiled before would ignore ours.
+    """Have torch.compile trace again: it does not guard on hooks, and old code would ignore ours.
 
-    Nothing narrower reaches a model that is compiled as a part of something else. Other compiled models keep their
-    results and compile once more at their next call.
+    Nothing narrower reaches a model that is compiled as a part of something else. Other compiled models keep
+    their results and compile once more at their next call.
     """
     if "torch._dynamo" in sys.modules and torch._dynamo.utils.counters["stats"]["unique_graphs"]:
         torch.compiler.reset()

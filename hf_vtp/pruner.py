@@ -36,8 +36,8 @@ def needs(config: VTPConfig) -> set[str]:
 def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None) -> Outcome:
     """Score, select and merge.
 
-    `before` is the outcome of the same stage in the forward that a checkpointed backward replays: its choice is
-    kept, or gradients would belong to other tokens.
+    `before` is the outcome of the same stage in the forward that a checkpointed backward replays: its choice
+    is kept, or gradients would belong to other tokens.
     """
     (scorer, score_options), (selector, select_options), (merger, merge_options) = map(config.part, PARTS)
     device = tokens.hidden_states.device.type

@@ -1,8 +1,8 @@
 """Prompts without the placeholders of dropped tokens: the only code that knows ids, masks and positions.
 
-A prompt is condensed once, before the language model: columns of dropped placeholders and of padding leave, rows
-that keep different numbers are padded on the left, and kept tokens take their positions along. Nothing downstream
-knows that anything was dropped, so caches, masks and lengths agree everywhere.
+A prompt is condensed once, before the language model: columns of dropped placeholders and of padding leave,
+rows that keep different numbers are padded on the left, and kept tokens take their positions along. Nothing
+downstream knows that anything was dropped, so caches, masks and lengths agree everywhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Condensed:
 
     index: Tensor  # [B, m] the full column that each condensed one holds
     mask: Tensor  # [B, m] 1 for a token, 0 for padding
-    back: Tensor  # [B, n] condensed column that each full one shows: its own or the last kept before it; -1 none
+    # [B, n] condensed column that each full one shows: its own or the last kept before it; -1 none
+    back: Tensor
     position_ids: Tensor  # [..., B, m]
     next_position: Tensor  # [..., B, 1] of the token after the prompt
 
@@ -32,7 +33,7 @@ class Condensed:
         return take(x, self.index.to(x.device))
 
     def widen(self, x: Tensor) -> Tensor:
-        """[B, m, D] back to [B, n, D]: a row that left repeats the last one kept before it, zeros if there is none."""
+        """[B, m, D] back to [B, n, D]: a row that left repeats the last kept before it, zeros if none is."""
         back = self.back.to(x.device).unsqueeze(-1)
         return x.gather(1, back.clamp(min=0).expand(-1, -1, x.shape[-1])).masked_fill(back < 0, 0)
 
@@ -42,14 +43,16 @@ def condense(
 ) -> Condensed:
     """Condense a prompt to its `alive` columns [B, n], True = stays.
 
-    `position_ids` [..., B, n] and `next_position` [..., B, 1] are those of the full prompt; "compact" numbers the
-    columns that stay, row by row, from `start` [..., B, 1] on without gaps.
+    `position_ids` [..., B, n] and `next_position` [..., B, 1] are those of the full prompt; "compact" numbers
+    the columns that stay, row by row, from `start` [..., B, 1] on without gaps.
     """
     n = alive.shape[1]
     place = alive.long().cumsum(dim=-1)  # [B, n], 1 for the first column that stays
     counts = place[:, -1:]
     m = int(counts.max())
-    index = torch.sort(alive.to(torch.uint8), dim=-1, stable=True).indices[:, n - m :]  # what stays is on the right
+    index = torch.sort(alive.to(torch.uint8), dim=-1, stable=True).indices[
+        :, n - m :
+    ]  # what stays is on the right
     mask = alive.gather(1, index).long()
     back = torch.where(place > 0, place - 1 + m - counts, -1)
     axes = position_ids.shape[:-2]  # m-RoPE has three rows of positions
@@ -126,7 +129,7 @@ def plain_memory(mask: Tensor, next_position: Tensor) -> Memory:
 
 
 def spread(x: Tensor, batch: int, dim: int) -> Tensor:
-    """Every row repeated until there are `batch` of them, as `generate` does for beams and returned sequences."""
+    """Every row repeated until there are `batch`, as `generate` does for beams and returned sequences."""
     return x.repeat_interleave(batch // x.shape[dim], dim=dim)
 
 

@@ -9,14 +9,14 @@ BLOCK_ELEMENTS = 1 << 24  # float32 numbers in one block of one image: 64 MiB
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) pairs over `rows`, each block at most BLOCK_ELEMENTS numbers wide; one block where it fits."""
+    """(start, stop) pairs over `rows`, each block at most BLOCK_ELEMENTS numbers; one block where it fits."""
     step = max(1, BLOCK_ELEMENTS // max(1, columns))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
 
 class Cosines:
-    """Cosines of every token with every other, by blocks of rows; kept only where one block holds them all."""
+    """Cosines of all tokens with all, by blocks of rows; kept only where one block holds them all."""
 
     def __init__(self, unit: Tensor):
         self.unit = unit  # [B, N, D] of length one
@@ -28,7 +28,7 @@ class Cosines:
         return self.whole if self.whole is not None else self.unit[:, start:stop] @ self.unit.transpose(1, 2)
 
     def row_max(self, where: Callable[[int, int], Tensor], otherwise: float) -> Tensor:
-        """Largest cosine of each row among the columns that `where(start, stop)` [B, rows, N] admits, [B, N]."""
+        """Largest cosine of each row among the columns that `where(start, stop)` admits, [B, N]."""
         blocks = [self.rows(i, j).where(where(i, j), otherwise).amax(dim=-1) for i, j in self.blocks]
         return torch.cat(blocks, dim=1)
 
@@ -52,7 +52,8 @@ def first_argmax(x: Tensor) -> Tensor:
 def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     """Sums of the rows of `x` [B, N, D] that share a group, [B, num_groups, D].
 
-    A product with a one-hot matrix, in blocks of groups: an atomic scatter would sum in another order each time.
+    A product with a one-hot matrix, in blocks of groups: an atomic scatter would sum in another order each
+    time.
     """
     groups = torch.arange(num_groups, device=x.device)
     sums = []

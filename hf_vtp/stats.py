@@ -37,7 +37,8 @@ class VTPStats:
     Attributes:
         num_tokens: patch tokens (or merge units) of the image; prefix tokens are not counted.
         num_kept: how many of them are left at the end.
-        keep_indices: LongTensor [K], ascending raster indices of what is left; where tokens were merged, of the
+        keep_indices: LongTensor [K], ascending raster indices of what is left; where tokens were merged, of
+        the
             one that represents its group.
         grids: (frames, rows, columns) of the image in tokens.
         stages: one StageStats per stage.

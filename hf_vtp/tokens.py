@@ -28,7 +28,9 @@ class VisionTokens:
     Shapes: B images, N tokens each, D channels, H heads of d channels, P prefix tokens.
     """
 
-    hidden_states: Tensor  # [B, N, D] what the pruned layer put out, in raster order; of a unit the patches' mean
+    hidden_states: (
+        Tensor  # [B, N, D] what the pruned layer put out, in raster order; of a unit the patches' mean
+    )
     num_keep: int  # tokens that stay after this stage; a target where the count follows the image
     grid: tuple[int, int, int]  # frames, rows, columns of the whole image
     positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left

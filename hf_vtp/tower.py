@@ -13,8 +13,8 @@ from .stats import VTPStats, collect
 class Tower:
     """A vision tower pruned after some of its layers.
 
-    A family gives the methods that raise NotImplementedError here. Hooks are bound methods of plain objects that
-    the model holds, so that a deep copy of the model gets its own and runs its own weights.
+    A family gives the methods that raise NotImplementedError here. Hooks are bound methods of plain objects
+    that the model holds, so that a deep copy of the model gets its own and runs its own weights.
     """
 
     def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
@@ -42,7 +42,7 @@ class Tower:
         raise NotImplementedError(f"{type(self).__name__} must read its input's grids")
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
-        """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows it where it is set already.
+        """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows what is set there.
 
         `states` are the outputs of `projections` in this very forward.
         """
@@ -75,7 +75,9 @@ class Tower:
     def stats(self) -> VTPStats:
         """VTPStats of the last forward that came to its end."""
         if self.last is None:
-            raise RuntimeError("no forward has run since apply_vtp; run the model once, then ask for its statistics")
+            raise RuntimeError(
+                "no forward has run since apply_vtp; run the model once, then ask for its statistics"
+            )
         return collect(self.last)
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -96,7 +98,9 @@ class LayerHooks:
         self.index = index
         self.layer = layer
         self.stage = index in tower.stages
-        self.behind = max((s for s in tower.stages if s < index), default=None)  # the stage that feeds this layer
+        self.behind = max(
+            (s for s in tower.stages if s < index), default=None
+        )  # the stage that feeds this layer
         self.run: Run | None = None
         self.recorders: dict[str, Recorder] = {}
 
@@ -109,7 +113,7 @@ class LayerHooks:
         return handles
 
     def bind(self) -> None:
-        """Follow projections that were replaced since the last forward (PEFT wraps, merges and unloads them)."""
+        """Follow projections that were replaced since the last forward, as PEFT wraps and merges them."""
         self.tower.bind(self)
         if not self.stage or not self.tower.needs:
             return

@@ -31,7 +31,9 @@ def clip_config(layers=4, **changes):
     )
     # as dicts: both towers' configs as CLIPConfig itself would make them
     config = CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision_config(layers, **changes).to_dict(), projection_dim=16
+        text_config=text.to_dict(),
+        vision_config=vision_config(layers, **changes).to_dict(),
+        projection_dim=16,
     )
     config.num_labels = 5
     return config
@@ -82,7 +84,9 @@ def tensors(output):
     """Every tensor of a model output, flattened, in order."""
     if isinstance(output, torch.Tensor):
         return [output]
-    values = output.values() if hasattr(output, "values") else output if isinstance(output, tuple | list) else []
+    values = (
+        output.values() if hasattr(output, "values") else output if isinstance(output, tuple | list) else []
+    )
     return [t for value in values for t in tensors(value)]
 
 

@@ -6,7 +6,8 @@ import torch
 def masked_clip(tower, pixel_values, stages):
     """A full-length CLIP encoder whose layers behind a stage mask the dropped tokens as keys.
 
-    `stages` maps a layer to the raster indices it left of each image. Returns every layer's output, [B, 1 + N, D].
+    `stages` maps a layer to the raster indices it left of each image. Returns every layer's output, [B, 1 +
+    N, D].
     """
     x = tower.pre_layrnorm(tower.embeddings(pixel_values))
     mask, states = None, []
@@ -54,12 +55,19 @@ def nms_absorb(x, scores, keep, rounds=1, sizes=None):
             continue
         redundancy = {}
         for i in set(range(n)) - set(chosen):
-            above = [j for j in range(n) if j != i and (scores[j] > scores[i] or (scores[j] == scores[i] and j < i))]
+            above = [
+                j
+                for j in range(n)
+                if j != i and (scores[j] > scores[i] or (scores[j] == scores[i] and j < i))
+            ]
             redundancy[i] = max([cos[i][j] for j in {*above, *chosen}], default=-2.0)
         chosen += sorted(redundancy, key=lambda i: (redundancy[i], i))[:count]
         scores = torch.tensor([-max([cos[i][j] for j in chosen], default=-2.0) for i in range(n)])
     chosen = sorted(chosen)
-    groups = [chosen.index(i) if i in chosen else max(range(keep), key=lambda g: cos[i][chosen[g]]) for i in range(n)]
+    groups = [
+        chosen.index(i) if i in chosen else max(range(keep), key=lambda g: cos[i][chosen[g]])
+        for i in range(n)
+    ]
     sizes = [1.0] * n if sizes is None else sizes.tolist()
     merged, totals = torch.zeros(keep, x.shape[1], dtype=torch.float64), [0.0] * keep
     for i, g in enumerate(groups):

@@ -216,8 +216,9 @@ class Qwen2(Qwen):
 def masked_qwen_tower(visual, pixel_values, grid_thw, stages):
     """A full-length tower whose blocks behind a stage mask the dropped units as keys.
 
-    `stages` maps a block to the raster indices of the units it left of each image. Returns the merger's output,
-    [units, D], in raster order. Windows and rotary positions are worked out here from their definitions.
+    `stages` maps a block to the raster indices of the units it left of each image. Returns the merger's
+    output, [units, D], in raster order. Windows and rotary positions are worked out here from their
+    definitions.
     """
     merge, units, patches = visual.spatial_merge_size, [], []
     for image, (t, h, w) in enumerate(grid_thw.tolist()):

@@ -177,7 +177,9 @@ def test_two_models_of_one_config_do_not_see_each_other():
 def test_hidden_states_agree_whichever_hooks_came_first():
     early, late = clip_vision(), clip_vision()
     early(pixels(), output_hidden_states=True)  # installs Transformers' capture hooks
-    outputs = [apply_vtp(m, keep_ratio=0.4, layer=1)(pixels(), output_hidden_states=True) for m in (early, late)]
+    outputs = [
+        apply_vtp(m, keep_ratio=0.4, layer=1)(pixels(), output_hidden_states=True) for m in (early, late)
+    ]
     assert same(*outputs)
     assert [h.shape[1] for h in outputs[0].hidden_states] == [37, 37, 15, 15, 15]
 
@@ -297,7 +299,9 @@ def test_refusals_change_nothing(arguments, message):
 def test_unsupported_models_are_refused_by_name():
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    siglip = SiglipVisionModel(SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4))
+    siglip = SiglipVisionModel(
+        SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    )
     with pytest.raises(ValueError, match="siglip_vision_model.*one of .*'clip'"):
         apply_vtp(siglip)
     with pytest.raises(ValueError, match="clip_text_model"):
@@ -354,12 +358,16 @@ def test_compiles_as_one_graph(method):
     assert all(torch.equal(a, b) for a, b in zip(vtp_stats(model).keep_indices, kept, strict=True))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     compiled(pixels(seed=5))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # no recompilation from batch to batch
+    assert (
+        torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    )  # no recompilation from batch to batch
     torch.compiler.reset()
 
 
 def test_changes_reach_a_compiled_model():
-    model = clip("CLIPVisionModelWithProjection")  # its tower is not the root, whose hooks torch.compile does see
+    model = clip(
+        "CLIPVisionModelWithProjection"
+    )  # its tower is not the root, whose hooks torch.compile does see
     compiled = torch.compile(model, backend="eager")
     plain = compiled(pixels())
     for ratio, method in ((0.5, "vtp"), (0.25, "vtp"), (0.25, "qk_topk")):

@@ -41,7 +41,9 @@ def test_checkpointed_gradients_are_the_plain_ones(reentrant, merger):
             generator.manual_seed(0)
             model = clip_vision().train()
             if checkpointing:
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+                model.gradient_checkpointing_enable(
+                    gradient_checkpointing_kwargs={"use_reentrant": reentrant}
+                )
             apply_vtp(model, scorer="private", selector="top_k", merger=merger, layer=[0, 2], keep_ratio=0.3)
             images = [pixels(seed=s).requires_grad_() for s in (1, 2)]
             losses = [model(x).last_hidden_state.square().mean() for x in images]

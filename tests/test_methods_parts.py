@@ -74,7 +74,9 @@ def test_qk_norm_is_the_mean_over_heads_of_the_l2_norm(of, order):
     for b in range(2):
         for n in range(5):
             total = 0.0
-            for states in {"k": [tokens.full_key], "q": [tokens.full_query]}.get(of, [tokens.full_key, tokens.full_query]):
+            for states in {"k": [tokens.full_key], "q": [tokens.full_query]}.get(
+                of, [tokens.full_key, tokens.full_query]
+            ):
                 total += sum(sum(float(v) ** 2 for v in states[b, h, n + 1]) ** 0.5 for h in range(2)) / 2
             assert abs(float(scores[b, n]) - (total if order == "largest" else -total)) < 1e-5
 
@@ -125,7 +127,9 @@ def test_random_is_uniform_and_follows_layer_and_seed():
 def test_take_and_nearest():
     x = torch.randn(2, 6, 3)
     index = torch.tensor([[0, 5], [2, 3]])
-    assert torch.equal(take(x, index)[1, 1], x[1, 3]) and torch.equal(take(x[..., 0], index)[0], x[0, [0, 5], 0])
+    assert torch.equal(take(x, index)[1, 1], x[1, 3]) and torch.equal(
+        take(x[..., 0], index)[0], x[0, [0, 5], 0]
+    )
     assert nearest(torch.ones(1, 3, 2), torch.ones(1, 4, 2)).tolist() == [[0, 0, 0]]
 
 

@@ -1,4 +1,4 @@
-"""Language-model families, `forward`: the pruned prompt equals the full prompt with dropped placeholders masked."""
+"""`forward` of the language-model families: the pruned prompt equals the full one with tokens masked."""
 
 import copy
 

@@ -159,7 +159,7 @@ FAMILIES = {family.name: family for family in (Llava, Qwen, Qwen2)}
 
 
 def widened(alive):
-    """For each column the column whose row it must show: itself, or the last alive one before; -1 for none."""
+    """For each column the one whose row it must show: itself, or the last alive before; -1 for none."""
     source = torch.full_like(alive, -1)
     for b in range(alive.shape[0]):
         last = -1

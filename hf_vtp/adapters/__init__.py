@@ -4,4 +4,4 @@ from .base import ADAPTERS, TOWERS, Adapter, adapter_for, register_adapter, regi
 
 __all__ = ["ADAPTERS", "TOWERS", "Adapter", "adapter_for", "register_adapter", "register_tower"]
 
-from . import clip, llava, qwen2_5_vl  # noqa: E402, F401  (each adds its rows)
+from . import clip, llava, qwen2_5_vl, qwen_tower  # noqa: E402, F401  (each adds its rows)

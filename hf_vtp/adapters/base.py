@@ -62,8 +62,8 @@ def adapter_for(model: nn.Module) -> type[Adapter]:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in ADAPTERS:
         raise ValueError(
-            f"{type(model).__name__} (model_type {model_type!r}) cannot be pruned; choose a model whose model_type is "
-            f"one of {sorted(ADAPTERS)}"
+            f"{type(model).__name__} (model_type {model_type!r}) cannot be pruned; choose a model whose "
+            f"model_type is one of {sorted(ADAPTERS)}"
         )
     return ADAPTERS[model_type]
 

@@ -19,7 +19,7 @@ TAKES_BIAS = ("eager", "sdpa", "flex_attention")  # attention that adds a float 
 
 @register_tower("clip_vision_model")
 class CLIPTower(Tower):
-    """A ViT with one [CLS] token in front and a batch axis; absorbed tokens weigh through the attention mask."""
+    """A ViT with one [CLS] token in front; absorbed tokens weigh through the attention mask."""
 
     num_prefix_tokens = 1
 
@@ -108,7 +108,7 @@ class CLIPTower(Tower):
         return args, {**kwargs, "attention_mask": bias}
 
     def bind(self, hooks: LayerHooks) -> None:
-        """Attention that reads a mask as padding only (FlashAttention) gives way to SDPA where sizes weigh."""
+        """FlashAttention reads a mask as padding only: where sizes weigh it gives way to SDPA."""
         if hooks.behind is None or not self.weighs:
             return
         attention, native = hooks.layer.self_attn, self.module.config
@@ -146,7 +146,7 @@ class CLIPAdapter(Adapter):
             self.tower.handles.append(handle)
 
     def weigh_patches(self, module: nn.Module, args: tuple, output):
-        """The classifier takes the mean over patches: scale each row so that it counts for its whole group."""
+        """The classifier takes the mean over patches: scale each row to count for its whole group."""
         run = self.tower.last
         group = run.stages[max(run.stages)][0]
         if group.sizes is None:

@@ -46,8 +46,8 @@ class LlavaAdapter(VLMAdapter):
         depth = min(states_read(layer, len(self.tower.layer_hooks)))
         if max(self.tower.stages) >= depth:
             raise ValueError(
-                f"vision_feature_layer={layer} reads a state from before the stage at layer {max(self.tower.stages)}; "
-                f"apply_vtp with a layer from 0 to {depth - 1} for it"
+                f"vision_feature_layer={layer} reads a state from before the stage at layer "
+                f"{max(self.tower.stages)}; apply_vtp with a layer from 0 to {depth - 1} for it"
             )
 
     def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -13,10 +13,10 @@ from . import register_merger
 def absorb(tokens: VisionTokens, keep: Tensor, *, lloyd: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A kept token becomes the mean of all tokens that resemble it most, and carries their number.
 
-    Similarity is the cosine of the hidden states; a token that stands for several counts as several. `lloyd` rounds
-    of k-means follow on request: every token that left joins the group whose mean it resembles most. Later layers
-    add log(size) to the attention logits of each key where the family's attention takes a bias. Returns
-    [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in float32.
+    Similarity is the cosine of the hidden states; a token that stands for several counts as several. `lloyd`
+    rounds of k-means follow on request: every token that left joins the group whose mean it resembles most.
+    Later layers add log(size) to the attention logits of each key where the family's attention takes a bias.
+    Returns [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in float32.
     """
     count = keep.shape[1]
     own = torch.arange(count, device=keep.device).expand_as(keep)

@@ -13,8 +13,8 @@ def qk_norm(tokens: VisionTokens, *, of: Literal["k", "q", "qk"] = "k", order: O
     """L2 norm of the layer's keys, queries or both, per head, then averaged over the heads.
 
     Rotary embeddings preserve it. Published precedents disagree on the sign, so `order` says whether the
-    "largest" or the "smallest" norms are kept; `of` is "k", "q" or "qk" (the sum). Of a merge unit the mean over
-    its patches. Returns [B, N].
+    "largest" or the "smallest" norms are kept; `of` is "k", "q" or "qk" (the sum). Of a merge unit the mean
+    over its patches. Returns [B, N].
     """
     states = {"k": (tokens.key,), "q": (tokens.query,), "qk": (tokens.query, tokens.key)}[of]
     norms = sum(x.float().norm(dim=-1).mean(dim=1) for x in states)  # [B, N·M]

@@ -6,7 +6,8 @@ from torch import Tensor
 from ..tokens import VisionTokens
 from . import register_scorer
 
-# SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), its constants written as the signed 64-bit numbers torch has.
+# SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), its constants written as the signed 64-bit numbers torch
+# has.
 GOLDEN, MIX1, MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 

@@ -10,12 +10,14 @@ from . import register_scorer
 def regular_grid(rows: int, columns: int, count: int, device: torch.device | None = None) -> Tensor:
     """Raster indices of `count` cells spread evenly over a rows × columns image, ascending, [count].
 
-    As many lines as make the spacing equal both ways, the cells shared out among the lines as evenly as they go;
-    a perfect sub-grid where `count` allows one, and from half of the cells on a chequerboard, since whole lines
-    left empty cover worse. Arithmetic on the device, so that nothing is copied to it.
+    As many lines as make the spacing equal both ways, the cells shared out among the lines as evenly as they
+    go; a perfect sub-grid where `count` allows one, and from half of the cells on a chequerboard, since whole
+    lines left empty cover worse. Arithmetic on the device, so that nothing is copied to it.
     """
     dense = 2 * count >= rows * columns
-    lines = rows if dense else min(max(round((count * rows / columns) ** 0.5), -(-count // columns)), rows, count)
+    lines = (
+        rows if dense else min(max(round((count * rows / columns) ** 0.5), -(-count // columns)), rows, count)
+    )
     cell = torch.arange(count, device=device)
     line = ((cell + 1) * lines - 1) // count  # cells i with i·lines/count in [line, line + 1)
     first = (line * count) // lines
@@ -30,7 +32,8 @@ def regular_grid(rows: int, columns: int, count: int, device: torch.device | Non
 def uniform(tokens: VisionTokens) -> Tensor:
     """1 on a regular grid of `num_keep` tokens, 0 elsewhere; a floor. Returns [B, N].
 
-    The lines run on through the frames of a clip. Where tokens have left already, every so-manieth of the rest.
+    The lines run on through the frames of a clip. Where tokens have left already, every so-manieth of the
+    rest.
     """
     b, n = tokens.shape
     frames, rows, columns = tokens.grid

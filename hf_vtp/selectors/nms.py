@@ -15,10 +15,10 @@ LEAST = -2.0  # below every cosine
 def nms(scores: Tensor, tokens: VisionTokens, *, rounds: int = 1) -> Tensor:
     """The `num_keep` tokens least similar to any token that outranks them.
 
-    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. With more `rounds` each chooses
-    its share: from the second on, tokens rank by their distance to what is chosen already, and resembling the chosen
-    counts as redundant too. No step within a round depends on another, unlike the greedy farthest-first search that
-    it comes near to. Returns [B, K].
+    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. With more `rounds` each
+    chooses its share: from the second on, tokens rank by their distance to what is chosen already, and
+    resembling the chosen counts as redundant too. No step within a round depends on another, unlike the
+    greedy farthest-first search that it comes near to. Returns [B, K].
     """
     unit = tokens.unit_hidden_states()
     cosines = Cosines(unit)
@@ -26,7 +26,9 @@ def nms(scores: Tensor, tokens: VisionTokens, *, rounds: int = 1) -> Tensor:
     covered = torch.full_like(scores, LEAST)  # similarity to the nearest chosen token
     bounds = [tokens.num_keep * r // rounds for r in range(rounds + 1)]
     for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
-        rank = torch.sort(scores, dim=-1, descending=True, stable=True).indices.argsort(dim=-1)  # 0 is the best
+        rank = torch.sort(scores, dim=-1, descending=True, stable=True).indices.argsort(
+            dim=-1
+        )  # 0 is the best
         above = cosines.row_max(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None], LEAST)
         redundancy = torch.maximum(above, covered).masked_fill(chosen, float("inf"))
         new = highest(-redundancy, count)

@@ -1,0 +1,168 @@
+"""Reading a prompt with images in it: encode them, then condense the columns they stand in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import VTPConfig
+from ..sequence import Condensed, Memory, condense, plain_memory
+
+
+@dataclass
+class Reading:
+    """A prompt condensed, and the features that go into it."""
+
+    prompt: Condensed
+    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
+    features: Tensor  # [T, D] of what was kept
+    memory: Memory  # to be left on the cache
+    shift: (
+        Tensor | None
+    )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
+    offset: int = 0  # columns that `generate` has read so far
+
+
+class PromptReader:
+    """What of a language-model family concerns prompts; a family names its media and how they are encoded."""
+
+    model: nn.Module
+    inner: nn.Module  # puts image features into the prompt
+    config: VTPConfig
+    media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
+    media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
+
+    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Encode the pixels among a forward's arguments.
+
+        Returns, by argument name, the features [T, D] of what was kept, in the order of the placeholders, and
+        which placeholders were kept, bool [number of placeholders].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must encode its images")
+
+    def local_positions(self, arguments: dict, mask: Tensor, generating: bool) -> tuple[Tensor, Tensor]:
+        """Positions [..., B, n] the model itself gives to `n` columns, from their start on, and the next one.
+
+        `mask` [B, n] is theirs. `generate` counts tokens, `forward` counts columns: that is Transformers'
+        way.
+        """
+        place = mask.long().cumsum(dim=-1) if generating else torch.ones_like(mask).cumsum(dim=-1)
+        return (place - 1).clamp(min=0), place[:, -1:]
+
+    def read(self, arguments: dict, memory: Memory | None, generating: bool = False) -> Reading:
+        """Encode the images of a call and condense its new columns."""
+        ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        text = embeds if ids is None else ids
+        batch, n = text.shape[:2]
+        past = cached(arguments)
+        if mask is None:
+            mask = torch.ones(
+                batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
+            )
+        if memory is None:
+            seen = mask[:, :past].long()
+            start = seen.sum(dim=-1, keepdim=True) if generating else torch.full_like(mask[:, :1], past)
+            memory = plain_memory(seen, start)
+        else:
+            memory = memory.rows(batch).upto(past)
+        check_columns(mask, memory.length + n)
+        positions = self.positions_of(arguments, memory, mask[:, -n:], generating)
+        placeholders = self.placeholders(ids, embeds)
+        features, kept = self.encode(arguments)
+        alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
+        for name, keep in kept.items():
+            where = placeholders[name]
+            self.check_placeholders(name, int(where.sum()), len(keep))
+            stays = where.masked_scatter(where, keep.to(where.device))
+            order = stays.flatten().long().cumsum(dim=0).view_as(rows) - 1 + offset
+            rows = torch.where(stays, order.to(rows.dtype), rows)
+            alive = alive & (stays | ~where)
+            offset += len(features[name])
+        prompt = condense(alive, *positions, self.config.positions, memory.next_position)
+        shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
+        return Reading(
+            prompt,
+            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            torch.cat(list(features.values())) if features else torch.empty(0, 0),
+            memory.then(prompt, n),
+            shift if bool(shift.any()) else None,
+        )
+
+    def positions_of(
+        self, arguments: dict, memory: Memory, mask: Tensor, generating: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [..., B, n] of new full columns with the mask [B, n], and [..., B, 1] of the next."""
+        given = arguments.get("position_ids")
+        if given is not None:
+            given = given[..., -mask.shape[1] :].expand(*given.shape[:-2], *mask.shape)
+            return given, given.amax(dim=-1, keepdim=True) + 1
+        local, following = self.local_positions(arguments, mask, generating)
+        return local + memory.next_position, following + memory.next_position
+
+    def placeholders(self, ids: Tensor | None, embeds: Tensor | None) -> dict[str, Tensor]:
+        """Where each medium's placeholders are, bool [B, n] by argument name."""
+        where = {}
+        for name, attribute in self.media.items():
+            token = getattr(self.model.config, attribute)
+            if ids is not None:
+                where[name] = ids == token
+            else:
+                sample = self.embed(torch.tensor(token, device=embeds.device)).to(embeds.device)
+                where[name] = (embeds == sample).all(dim=-1)
+        return where
+
+    def check_placeholders(self, name: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise ValueError(
+                f"the prompt has {found} placeholders ({self.media[name]}) for the {expected} tokens of "
+                f"{name}; give one for each token of the unpruned model, as its processor does"
+            )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.inner.get_input_embeddings()(ids)
+
+    def media_names(self, arguments: dict) -> set[str]:
+        """The arguments that speak of pixels."""
+        return {name for name in arguments if name in self.media or name in self.media_arguments}
+
+    def has_media(self, arguments: dict) -> bool:
+        """Whether a call brings images, as pixels or encoded (newer `generate` passes an empty dict)."""
+        pixels = any(arguments.get(name) is not None for name in self.media)
+        return pixels or bool(arguments.get("mm_encoder_outputs"))
+
+    def refuse(self, arguments: dict) -> None:
+        """Raise NotImplementedError for what cannot be supported, before any compute."""
+        if arguments.get("mm_encoder_outputs"):
+            raise NotImplementedError(
+                "images that are encoded already cannot be pruned; pass their pixel values instead"
+            )
+        if arguments.get("cache_implementation") == "paged":
+            raise NotImplementedError(
+                "a paged cache cannot hold a pruned prompt; use generate with another cache"
+            )
+        mask = arguments.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+            raise NotImplementedError("pruning needs a 2-D attention_mask (1 = token, 0 = padding), or none")
+
+
+def cached(arguments: dict) -> int:
+    """How many columns a call's cache holds."""
+    cache = arguments.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def check_columns(mask: Tensor | None, expected: int) -> None:
+    if mask is not None and mask.shape[1] != expected:
+        raise ValueError(
+            f"attention_mask has {mask.shape[1]} columns where the prompts so far have {expected}"
+        )
+
+
+def put(embeds: Tensor, rows: Tensor, features: Tensor) -> Tensor:
+    """Embeddings [B, m, D] with rows of the features [T, D] in their columns."""
+    if not len(features):
+        return embeds
+    rows, features = rows.to(embeds.device), features.to(embeds.device, embeds.dtype)
+    return torch.where((rows >= 0).unsqueeze(-1), features[rows.clamp(min=0)], embeds)
