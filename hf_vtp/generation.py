@@ -18,7 +18,11 @@ class Generate:
     def __init__(self, adapter):
         self.adapter = adapter
         self.__doc__ = type(adapter.model).generate.__doc__
-        self.__signature__ = inspect.signature(adapter.model.generate)
+
+    @property
+    def __signature__(self) -> inspect.Signature:  # made on demand: kept, it could not be pickled with the model
+        model = self.adapter.model
+        return inspect.signature(functools.partial(type(model).generate, model))
 
     def __call__(self, inputs: Tensor | None = None, *args, **kwargs):
         model = self.adapter.model
