@@ -1,0 +1,258 @@
+"""A pruned LLaVA inside PEFT, accelerate, the Trainer, DDP, torchao, a pipeline; copied, saved, loaded."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from accelerate import Accelerator, dispatch_model
+from accelerate.state import AcceleratorState
+from lora import TARGETS, merged, with_lora
+from models import same, state
+from oracles import masked_clip
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText
+from vlm import Llava
+
+from hf_vtp import apply_vtp, remove_vtp, vtp_stats
+
+CLOSE = dict(atol=1e-5, rtol=1e-5)
+pytestmark = pytest.mark.models
+DROP = dict(method="qk_topk", layer=1, keep_ratio=0.4)
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+# LoRA: scores follow the projections really used
+
+
+def norms(base, pixel_values, layer=1):
+    """Scores of qk_topk by hand, from what the projections of a tower's layer amount to, [images, 36]."""
+    tower = base.model.vision_tower
+    block, heads = tower.encoder.layers[layer], 4
+    x = block.layer_norm1(masked_clip(tower, pixel_values, {})[layer - 1])
+    q, k = (
+        torch.nn.functional.linear(x, *merged(p)) for p in (block.self_attn.q_proj, block.self_attn.k_proj)
+    )
+    return sum(s.unflatten(-1, (heads, -1)).norm(dim=-1).mean(dim=-1) for s in (q, k))[:, 1:]
+
+
+def lora_then_vtp(model):
+    return apply_vtp(with_lora(model), **DROP)
+
+
+def vtp_then_lora(model):
+    return with_lora(apply_vtp(model, **DROP))
+
+
+def vtp_run_then_lora(model):
+    apply_vtp(model, **DROP)(**Llava.inputs((1,)))
+    return with_lora(model)
+
+
+def lora_vtp_merged(model):
+    return lora_then_vtp(model).merge_and_unload()
+
+
+def vtp_lora_merged(model):
+    return vtp_then_lora(model).merge_and_unload()
+
+
+def vtp_lora_run_merged(model):
+    peft = vtp_then_lora(model)
+    peft(**Llava.inputs((1,)))
+    return peft.merge_and_unload()
+
+
+def lora_merged_in_place(model):
+    peft = lora_then_vtp(model)
+    peft(**Llava.inputs((1,)))
+    peft.merge_adapter()
+    return peft
+
+
+def lora_for_causal_lm(model):
+    """The wrapper class that most training scripts end up with; it has a `generate` of its own."""
+    peft = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    peft.load_state_dict(with_lora(Llava.model()).state_dict())
+    return apply_vtp(peft, **DROP)
+
+
+ORDERS = [
+    lora_then_vtp,
+    vtp_then_lora,
+    vtp_run_then_lora,
+    lora_vtp_merged,
+    vtp_lora_merged,
+    vtp_lora_run_merged,
+    lora_merged_in_place,
+    lora_for_causal_lm,
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_scores_follow_the_projections_really_used(order):
+    inputs = Llava.inputs((1, 0, 2))
+    reference = with_lora(Llava.model())
+    expected = norms(reference.get_base_model(), inputs["pixel_values"])
+    assert (expected - norms(Llava.model(), inputs["pixel_values"])).abs().max() > 0.1  # LoRA matters
+    model = order(Llava.model())
+    output = model(**inputs)
+    stats = vtp_stats(model)
+    torch.testing.assert_close(torch.stack(stats.stages[0].scores), expected, **CLOSE)
+    for kept, scores in zip(stats.keep_indices, expected, strict=True):
+        assert torch.equal(kept, scores.topk(14).indices.sort().values)
+    expected = apply_vtp(reference.merge_and_unload(), **DROP)
+    torch.testing.assert_close(output.logits, expected(**inputs).logits, **CLOSE)
+    told = dict(max_new_tokens=4)
+    assert torch.equal(model.generate(**inputs, **told), expected.generate(**inputs, **told))
+
+
+def test_an_adapter_switched_off_and_on():
+    model, inputs = lora_then_vtp(Llava.model()), Llava.inputs((1, 2))
+    with_adapter = model(**inputs).logits
+    with model.disable_adapter():
+        without = model(**inputs).logits
+        scores = torch.stack(vtp_stats(model).stages[0].scores)
+    torch.testing.assert_close(scores, norms(Llava.model(), inputs["pixel_values"]), **CLOSE)
+    assert torch.equal(without, apply_vtp(Llava.model(), **DROP)(**inputs).logits)
+    assert torch.equal(model(**inputs).logits, with_adapter)
+    assert torch.equal(model.unload()(**inputs).logits, without)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_removed_through_peft_is_never_applied(order, monkeypatch):
+    inputs = Llava.inputs((1, 2))
+    model = order(Llava.model())
+    model(**inputs)
+    model.generate(**inputs, max_new_tokens=2)
+    assert remove_vtp(model) is model
+    with monkeypatch.context() as patch:  # the same PEFT calls, unpatched
+        patch.setitem(globals(), "apply_vtp", lambda model, **_: model)
+        twin = order(Llava.model())
+    twin(**inputs)
+    twin.generate(**inputs, max_new_tokens=2)
+    assert state(model) == state(twin)
+    assert same(model(**inputs), twin(**inputs))
+    with pytest.raises(RuntimeError, match="not pruned"):
+        vtp_stats(model)
+
+
+# accelerate
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("disk", ["vision_tower", "language_model", "all"])
+def test_dispatched_over_cpu_and_disk(order, disk, tmp_path):
+    parts = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head")
+    device_map = {name: "disk" if disk == "all" or disk in name else "cpu" for name in parts}
+    inputs = Llava.inputs((1, 0, 2))
+    expected = apply_vtp(Llava.model(), **DROP)
+    model = Llava.model()
+    if order == "before":
+        apply_vtp(model, **DROP)
+    model = dispatch_model(model, device_map, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    if order == "after":
+        apply_vtp(model, **DROP)
+    assert any(p.device.type == "meta" for p in model.parameters())
+    assert same(model(**inputs), expected(**inputs))
+    for told in (dict(), dict(num_beams=2)):
+        tokens = [m.generate(**inputs, max_new_tokens=5, **told) for m in (model, expected)]
+        assert torch.equal(*tokens)
+    remove_vtp(model)
+    assert same(model(**inputs), Llava.model()(**inputs))
+
+
+@pytest.fixture
+def accelerator_state():
+    yield
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # a singleton: the next test chooses its own precision
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_prepared_by_an_accelerator(order, precision, accelerator_state):
+    model, twin, inputs = Llava.model(), Llava.model(), Llava.inputs((1, 0, 2))
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    if order == "before":
+        apply_vtp(model, **DROP)
+    model, twin = accelerator.prepare(model), accelerator.prepare(twin)
+    if order == "after":
+        apply_vtp(model, **DROP)
+    output = model(**inputs)
+    plain = apply_vtp(Llava.model(), **DROP)
+    if precision == "no":
+        assert same(output, plain(**inputs))
+        assert torch.equal(*(m.generate(**inputs, max_new_tokens=4) for m in (model, plain)))
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(output.logits, plain(**inputs).logits.float())
+    assert output.logits.isfinite().all() and output.logits.dtype == torch.float32
+    stats = vtp_stats(model)
+    assert stats.num_kept == [14] * 3 and stats.stages[0].scores[0].dtype == torch.float32
+    remove_vtp(model)
+    assert same(model(**inputs), twin(**inputs))
+    assert state(model) == state(twin)
+
+
+# copies and files
+
+
+def test_a_deep_copy_takes_lora_of_its_own():
+    model, inputs = apply_vtp(Llava.model(), **DROP), Llava.inputs((1, 2))
+    held = model(**inputs).logits
+    twin = with_lora(copy.deepcopy(model))
+    expected = apply_vtp(with_lora(Llava.model()), **DROP)
+    assert torch.equal(twin(**inputs).logits, expected(**inputs).logits)
+    scores = torch.stack(vtp_stats(twin).stages[0].scores)
+    assert torch.equal(scores, torch.stack(vtp_stats(expected).stages[0].scores))
+    assert torch.equal(model(**inputs).logits, held)
+    copied = copy.deepcopy(expected)  # and the other way round
+    assert torch.equal(copied(**inputs).logits, expected(**inputs).logits)
+    remove_vtp(copied)
+    with_lora(plain := Llava.model())
+    assert torch.equal(copied(**inputs).logits, plain(**inputs).logits)
+    assert vtp_stats(expected).num_kept == [14] * 3
+
+
+def test_saved_while_pruned_is_a_plain_checkpoint(tmp_path):
+    model, plain, inputs = apply_vtp(Llava.model(), **DROP), Llava.model(), Llava.inputs((1, 0, 2))
+    model(**inputs)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert model.config.to_dict() == plain.config.to_dict()
+    model.save_pretrained(tmp_path / "pruned")
+    plain.save_pretrained(tmp_path / "plain")
+    files = [{f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("pruned", "plain")]
+    assert files[0] == files[1]
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "pruned").eval()
+    assert same(loaded(**inputs), plain(**inputs))
+    assert same(apply_vtp(loaded, **DROP)(**inputs), model(**inputs))
+
+
+def test_an_adapter_saved_while_pruned_loads_into_a_plain_model(tmp_path):
+    model, inputs = vtp_then_lora(Llava.model()), Llava.inputs((1, 2))
+    model(**inputs)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(Llava.model(), tmp_path).eval()
+    assert same(loaded(**inputs), remove_vtp(model)(**inputs))
+
+
+def test_pickled_whole(tmp_path):
+    """As far as Transformers allows it: a model that ran holds a local function, pruned or not."""
+    model, twin, plain = (Llava.model() for _ in range(3))
+    inputs = Llava.inputs((1, 2))
+    torch.save(apply_vtp(model, **DROP), tmp_path / "pruned.pt")
+    loaded = torch.load(tmp_path / "pruned.pt", weights_only=False)
+    apply_vtp(twin, **DROP)
+    assert same(loaded(**inputs), twin(**inputs))
+    assert torch.equal(*(m.generate(**inputs, max_new_tokens=4) for m in (loaded, twin)))
+    assert vtp_stats(loaded).num_kept == [14] * 3
+    assert inspect.signature(loaded.generate) == inspect.signature(plain.generate)
+    remove_vtp(loaded)
+    assert same(loaded(**inputs), plain(**inputs))
