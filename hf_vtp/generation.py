@@ -20,8 +20,8 @@ class Generate:
         self.__doc__ = type(adapter.model).generate.__doc__
 
     @property
-    def __signature__(self) -> inspect.Signature:  # made on demand: kept, it could not be pickled with the model
-        model = self.adapter.model
+    def __signature__(self) -> inspect.Signature:
+        model = self.adapter.model  # on demand: a signature that is kept cannot be pickled with the model
         return inspect.signature(functools.partial(type(model).generate, model))
 
     def __call__(self, inputs: Tensor | None = None, *args, **kwargs):

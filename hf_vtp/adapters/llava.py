@@ -40,9 +40,7 @@ class LlavaAdapter(VLMAdapter):
         super().refuse(arguments)
         layer = arguments.get("vision_feature_layer")
         if layer is None:
-            layer = (
-                self.model.config.vision_feature_layer
-            )  # as it is now: it may have changed since apply_vtp
+            layer = self.model.config.vision_feature_layer  # which may have changed since apply_vtp
         depth = min(states_read(layer, len(self.tower.layer_hooks)))
         if max(self.tower.stages) >= depth:
             raise ValueError(
