@@ -4,14 +4,11 @@ The weights and images are not part of this project: --data names a folder that 
 `models/clip_cifar10` and the images in `cifar10_test/images.zip`, as `CLASS/NUMBER.jpg`.
 """
 
-import io
 import sys
-import zipfile
 from pathlib import Path
 
-import numpy as np
+import cifar
 import torch
-from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging
 
@@ -20,12 +17,10 @@ from hf_vtp.measure import bench, cli, report
 from hf_vtp.measure.variants import Case, Variants
 
 METHODS = ("vtp", "qk_topk", "random", "uniform", "random+absorb", "uniform+absorb")
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PROMPTS = (  # those of CLIP's own for CIFAR-10 that the text tower was fitted to
     *("a photo of a {}.", "a photo of the {}.", "a photo of a small {}.", "a photo of a big {}."),
     *("a good photo of a {}.", "a bad photo of a {}.", "a blurry photo of a {}."),
 )
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's pixels, by channel
 BATCH = 250
 
 
@@ -46,11 +41,12 @@ def parse(argv: list[str]):
     return parser.parse_args(argv)
 
 
-def config(name: str, keep_ratio: float, layer: list[int], seed: int) -> VTPConfig:
+def config(name: str, keep_ratio: float, layer, seed: int, positions: str = "original") -> VTPConfig:
     """The VTPConfig of a row; raises UsageError with the sentence that says what is allowed."""
     method, _, merger = name.partition("+")
+    told = dict(keep_ratio=keep_ratio, layer=layer, positions=positions)
     try:
-        chosen = VTPConfig(method=method, merger=merger or None, keep_ratio=keep_ratio, layer=layer)
+        chosen = VTPConfig(method=method, merger=merger or None, **told)
         if chosen.part("scorer")[0] == "random":
             chosen = chosen.replace(scorer_options={"seed": seed})
         return chosen
@@ -60,40 +56,18 @@ def config(name: str, keep_ratio: float, layer: list[int], seed: int) -> VTPConf
 
 def load(data: Path, num_images: int) -> tuple[CLIPModel, CLIPTokenizer, torch.Tensor, torch.Tensor]:
     """Model, tokenizer, normalised pixel values [N, 3, 32, 32] and labels [N]."""
-    weights, archive = data / "models" / "clip_cifar10", data / "cifar10_test" / "images.zip"
-    for needed in (weights, archive):
-        if not needed.exists():
-            raise cli.UsageError(f"there is no {needed}; give the folder that has both with --data")
-    if num_images % len(CLASSES):
-        raise cli.UsageError(f"--num-images must be a multiple of {len(CLASSES)}, not {num_images}")
-    images, labels = [], []
-    with zipfile.ZipFile(archive) as files:
-        for label, name in enumerate(CLASSES):
-            members = sorted(n for n in files.namelist() if n.startswith(f"{name}/"))
-            if len(members) < num_images // len(CLASSES):
-                raise cli.UsageError(
-                    f"--num-images must be at most {len(members) * len(CLASSES)}, not {num_images}"
-                )
-            for member in members[: num_images // len(CLASSES)]:
-                images.append(np.asarray(Image.open(io.BytesIO(files.read(member))).convert("RGB")))
-                labels.append(label)
-    pixels = (np.stack(images) / 255 - MEAN) / STD  # [N, 32, 32, 3]
-    model = CLIPModel.from_pretrained(weights, dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(weights)
-    return (
-        model,
-        tokenizer,
-        torch.tensor(pixels, dtype=torch.float32).permute(0, 3, 1, 2),
-        torch.tensor(labels),
-    )
+    folder = cifar.weights(data, "clip_cifar10")
+    pixel_values, labels = cifar.images(data, num_images)
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, CLIPTokenizer.from_pretrained(folder), pixel_values, labels
 
 
 def class_embeddings(model: CLIPModel, tokenizer: CLIPTokenizer) -> torch.Tensor:
     """The mean direction of each class's prompts, [10, D] of length one."""
-    prompts = [prompt.format(name) for name in CLASSES for prompt in PROMPTS]
+    prompts = [prompt.format(name) for name in cifar.CLASSES for prompt in PROMPTS]
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     embeds = torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
-    return torch.nn.functional.normalize(embeds.unflatten(0, (len(CLASSES), -1)).mean(dim=1), dim=-1)
+    return torch.nn.functional.normalize(embeds.unflatten(0, (len(cifar.CLASSES), -1)).mean(dim=1), dim=-1)
 
 
 def image_embeddings(model: CLIPModel, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,10 @@ class Qwen:
     name = "qwen2_5_vl"
     embeds_are_ids = False  # without ids there is no m-RoPE
     classes = (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration)
+    vocabulary = VOCAB
+    tokens = dict(
+        image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END
+    )
     vision = dict(
         depth=4,
         hidden_size=32,
@@ -52,7 +56,7 @@ class Qwen:
                 num_hidden_layers=3,
                 num_attention_heads=4,
                 num_key_value_heads=2,
-                vocab_size=VOCAB,
+                vocab_size=cls.vocabulary,
                 max_position_embeddings=2048,
                 rope_parameters=dict(rope_type="default", rope_theta=10000.0, mrope_section=[1, 1, 2]),
                 bos_token_id=None,
@@ -60,10 +64,7 @@ class Qwen:
                 pad_token_id=PAD,
                 tie_word_embeddings=False,
             ),
-            image_token_id=IMAGE,
-            video_token_id=VIDEO,
-            vision_start_token_id=START,
-            vision_end_token_id=END,
+            **cls.tokens,
             tie_word_embeddings=False,
         )
         model = sharpen(cls.classes[1]._from_config(config, attn_implementation=implementation))
@@ -74,12 +75,13 @@ class Qwen:
                 block.attn.qkv.weight.normal_(std=0.4)
                 block.attn.qkv.bias.normal_(std=0.2)
         model.generation_config.pad_token_id = PAD
-        model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END]
+        model.generation_config.suppress_tokens = list(cls.tokens.values())
         return model.eval()
 
-    @staticmethod
-    def types(ids):
-        return {"mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
+    @classmethod
+    def types(cls, ids):
+        image, video = cls.tokens["image_token_id"], cls.tokens["video_token_id"]
+        return {"mm_token_type_ids": (ids == image).int() + 2 * (ids == video).int()}
 
     @classmethod
     def inputs(cls, rows=(1, 0, 3), seed=1, side="left", tail=5, grids=GRIDS, media=IMAGE):
@@ -173,13 +175,13 @@ class Qwen:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         features, flags, where = [], cls.kept(model), []
         for token, pixels, grid, encode in (
-            (IMAGE, "pixel_values", "image_grid_thw", model.model.get_image_features),
-            (VIDEO, "pixel_values_videos", "video_grid_thw", model.model.get_video_features),
+            ("image_token_id", "pixel_values", "image_grid_thw", model.model.get_image_features),
+            ("video_token_id", "pixel_values_videos", "video_grid_thw", model.model.get_video_features),
         ):
             if pixels in inputs:
                 rows = torch.cat(list(encode(inputs[pixels], inputs[grid], return_dict=True).pooler_output))
                 features.append(rows)
-                where.append(torch.nonzero(ids == token))
+                where.append(torch.nonzero(ids == cls.tokens[token]))
         features, where = torch.cat(features), torch.cat(where)
         assert torch.equal(features.isnan().any(-1), ~flags) and not features[flags].isnan().any()
         embeds = model.get_input_embeddings()(ids).clone()
