@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: test demo env lint format clean
+.PHONY: test demo env lint format readme clean
 
 env: $(VENV)/.made
 
@@ -35,8 +35,8 @@ test: lint $(OLDEST)/.made
 
 demo: env
 	mkdir -p $(ARTIFACTS)
-	$(PY) scripts/bench_clip.py --weights random --method vtp qk_topk --keep-ratio 1.0 0.7 0.5 --layer 0 \
-		--batch-size 8 --rounds 5 --json $(ARTIFACTS)/bench_clip.json --plot $(ARTIFACTS)/bench_clip.png
+	$(PY) scripts/bench_clip.py --weights random --method vtp qk_topk --keep-ratio 0.7 0.5 0.3 --layer 0 \
+		--batch-size 4 --rounds 5 --json $(ARTIFACTS)/bench_clip.json --plot $(ARTIFACTS)/bench_clip.png
 	@echo "the picture is in $(ARTIFACTS)/bench_clip.png, the rows in $(ARTIFACTS)/bench_clip.json"
 
 lint: env
@@ -46,6 +46,9 @@ lint: env
 format: env
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+readme: env
+	$(PY) scripts/update_readme.py
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache

@@ -1,0 +1,76 @@
+"""Write the README's tables anew: methods and models from the package, results from model_cards/results."""
+
+import json
+import sys
+from pathlib import Path
+
+from hf_vtp import list_methods
+from hf_vtp.adapters import ADAPTERS
+from hf_vtp.methods import PARTS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "model_cards" / "results"
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def methods() -> str:
+    rows = [
+        [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), row["summary"], row["paper"]]
+        for name, row in list_methods().items()
+    ]
+    return table(["method", "scorer + selector + merger", "what it does", "source"], rows)
+
+
+def parts() -> str:
+    rows = [
+        [part, f"`{name}`", entry.summary.split(". ")[0].rstrip("."), entry.paper]
+        for part, entries in PARTS.items()
+        for name, entry in entries.items()
+    ]
+    return table(["part", "name", "what it does", "source"], rows)
+
+
+def models() -> str:
+    """One row per file in adapters/; its docstring is `Family: classes.`"""
+    types: dict[str, list[str]] = {}
+    for model_type, adapter in ADAPTERS.items():
+        described = sys.modules[adapter.__module__].__doc__.splitlines()[0].rstrip(".")
+        types.setdefault(described, []).append(f"`{model_type}`")
+    rows = [[*described.split(": ", 1), ", ".join(names)] for described, names in types.items()]
+    return table(["family", "classes", "`config.model_type`"], rows)
+
+
+def clip_cifar10() -> str:
+    result = json.loads((RESULTS / "cpu-2core" / "clip_cifar10.json").read_text())
+    ratios = list(dict.fromkeys(row["keep_ratio"] for row in result["rows"] if row["keep_ratio"]))
+    cells = {}
+    for row in result["rows"]:
+        cells.setdefault(row["method"], []).append(f"{row['accuracy']:.3f} / {row['cosine_mean']:.4f}")
+    unpatched = cells.pop("unpatched")[0]
+    rows = [[f"`{method}`", *shown] for method, shown in cells.items()]
+    headings = ["accuracy / cosine", *(f"keep {ratio:g}" for ratio in ratios)]
+    rows.insert(0, ["unpruned", *[unpatched] * len(ratios)])
+    return f"{table(headings, rows)}\n\n```bash\n{result['command']}\n```"
+
+
+BLOCKS = {"models": models, "methods": methods, "parts": parts, "clip_cifar10": clip_cifar10}
+
+
+def fill(text: str) -> str:
+    """The README's text with every block between `<!-- NAME -->` and `<!-- /NAME -->` made anew."""
+    for name, make in BLOCKS.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->\n")
+        if not start or not end:
+            raise ValueError(f"README.md must have the lines <!-- {name} --> and <!-- /{name} -->")
+        text = f"{before}{start}\n{make()}\n\n{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(fill(README.read_text()))

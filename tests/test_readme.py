@@ -1,0 +1,89 @@
+"""What the README and CONTRIBUTING say is what the package does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from models import clip, pixels
+from transformers import CLIPModel
+
+import hf_vtp
+from hf_vtp import list_methods
+from hf_vtp.adapters import ADAPTERS
+from hf_vtp.scorers import SCORERS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+pytestmark = pytest.mark.models
+
+
+def block(name):
+    return README.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+
+
+def first_cells(text):
+    return [line.split("|")[1].strip().strip("`") for line in text.splitlines() if line.startswith("|")][2:]
+
+
+def snippets(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+
+
+def test_the_tables_are_what_make_readme_writes():
+    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "scripts" / "update_readme.py")
+    update_readme = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(update_readme)
+    assert update_readme.fill(README) == README, "run `make readme`"
+
+
+def test_the_method_table_lists_every_method():
+    assert first_cells(block("methods")) == list(list_methods())
+
+
+def test_the_model_table_lists_every_family():
+    last_cells = [line.split("|")[-2] for line in block("models").splitlines() if line.startswith("|")][2:]
+    assert sorted(re.findall(r"`(\w+)`", "".join(last_cells))) == sorted(ADAPTERS)
+
+
+def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
+    """One after the other, on a tiny random model in place of the one from the Hub."""
+    model, pixel_values = clip("CLIPModel"), pixels(2)
+    before = model.get_image_features(pixel_values=pixel_values).pooler_output
+    monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name: model)
+    found = snippets("README.md")
+    assert len(found) == 2
+    names = {"pixel_values": pixel_values}
+    for snippet in found:
+        exec(snippet, names)
+    assert capsys.readouterr().out == f"{[round(0.7 * 36)] * 2}\n"
+    assert torch.equal(model.get_image_features(pixel_values=pixel_values).pooler_output, before)
+
+
+def test_the_scorer_of_contributing_works():
+    (snippet,) = snippets("CONTRIBUTING.md")
+    try:
+        exec(snippet, {})
+        model = hf_vtp.apply_vtp(clip("CLIPModel"), scorer="key_spread", selector="top_k", keep_ratio=0.5)
+        model.get_image_features(pixel_values=pixels(2))
+        scores = hf_vtp.vtp_stats(model).stages[0].scores[0]
+        assert scores.shape == (36,) and scores.isfinite().all()
+    finally:
+        SCORERS.pop("key_spread", None)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "model_cards/README.md"])
+def test_links_and_named_files_exist(name):
+    text = (ROOT / name).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    named = re.findall(r"(?<![\w/])(?:hf_vtp|scripts|tests|model_cards)/[\w./-]+\.(?:py|json|md)", text)
+    assert all((ROOT / path).exists() for path in links + named)
+
+
+def test_make_targets_that_are_named_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(
+        re.findall(r"^make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    )
+    assert {"demo", "test"} <= named <= targets
