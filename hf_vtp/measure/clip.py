@@ -9,12 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoImageProcessor,
-    CLIPConfig,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
+from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from . import cli
 from .cli import UsageError, first_sentence
@@ -129,10 +124,11 @@ def pixels(
 
 
 def _processor(name: str, weights: str, size: int):
+    # Imported here: without torchvision the import itself warns. (The Auto class of 5.12 fails without.)
+    from transformers import CLIPImageProcessor
+
     own = Path(name).is_dir() and (Path(name) / "preprocessor_config.json").is_file()
     if own or (weights == "pretrained" and not Path(name).is_dir()):
-        return load(name, AutoImageProcessor.from_pretrained, INSTEAD)
-    from transformers import CLIPImageProcessor  # here: without torchvision the import itself warns
-
+        return load(name, CLIPImageProcessor.from_pretrained, INSTEAD)
     square = {"height": size, "width": size}
     return CLIPImageProcessor(size={"shortest_edge": size}, crop_size=square)
