@@ -25,6 +25,8 @@ def apply_vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) ->
     Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an
     unknown method or option, a ratio outside (0, 1] or a layer where pruning has no effect.
     """
+    if not isinstance(config, VTPConfig | None):
+        raise TypeError(f"config must be a VTPConfig or None, not {config!r}; give its fields by name")
     config = (config or VTPConfig()).replace(**overrides)
     root = unwrap(model)
     adapter = adapter_for(root)(root, config)
@@ -71,9 +73,11 @@ def applied(model: nn.Module) -> Adapter | None:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The Transformers model inside wrappers of DDP (`module`), PEFT (`get_base_model`) and the like."""
+    """The Transformers model inside the wrappers of torch.compile, PEFT, DDP and the like."""
     while True:
-        if hasattr(model, "get_base_model"):
+        if "_orig_mod" in vars(model).get("_modules", {}):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
             model = model.get_base_model()
         elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
             model = model.module

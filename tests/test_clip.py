@@ -296,6 +296,11 @@ def test_refusals_change_nothing(arguments, message):
     assert state(model) == before and same(model(pixels()), held)
 
 
+def test_a_config_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="VTPConfig or None, not 0.5"):
+        apply_vtp(clip_vision(), 0.5)
+
+
 def test_unsupported_models_are_refused_by_name():
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -374,6 +379,7 @@ def test_changes_reach_a_compiled_model():
         apply_vtp(model, keep_ratio=ratio, method=method, layer=1)
         assert same(compiled(pixels()), model(pixels()))
         assert compiled(pixels()).last_hidden_state.shape[1] == 1 + round(36 * ratio)
-    remove_vtp(model)
-    assert same(compiled(pixels()), plain)
+    assert vtp_stats(compiled).num_kept == [9] * 3
+    remove_vtp(compiled)
+    assert same(compiled(pixels()), plain) and "_vtp" not in vars(model)
     torch.compiler.reset()

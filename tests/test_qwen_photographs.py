@@ -1,4 +1,4 @@
-"""From photographs of several sizes and a chat prompt to generated ids, by the real tokenizer and processor."""
+"""From photographs of several sizes and a chat prompt to generated ids, with the real processor."""
 
 from pathlib import Path
 

@@ -53,7 +53,7 @@ class LlavaAdapter(VLMAdapter):
             return {}, {}
         told = {k: arguments[k] for k in self.media_arguments if arguments.get(k) is not None}
         output = self.inner.get_image_features(
-            pixel_values=arguments["pixel_values"], return_dict=True, **told
+            pixel_values=self.pixels(arguments, "pixel_values"), return_dict=True, **told
         )
         strategy = (
             arguments.get("vision_feature_select_strategy")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..config import VTPConfig
 from ..sequence import Condensed, Memory, condense, plain_memory
+from ..tower import Tower
 
 
 @dataclass
@@ -29,6 +30,7 @@ class PromptReader:
     """What of a language-model family concerns prompts; a family names its media and how they are encoded."""
 
     model: nn.Module
+    tower: Tower
     inner: nn.Module  # puts image features into the prompt
     config: VTPConfig
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -119,6 +121,11 @@ class PromptReader:
                 f"the prompt has {found} placeholders ({self.media[name]}) for the {expected} tokens of "
                 f"{name}; give one for each token of the unpruned model, as its processor does"
             )
+
+    def pixels(self, arguments: dict, name: str) -> Tensor:
+        """An argument on the tower's device, where `generate` brings it too; offloaded weights do so themselves."""
+        device = self.tower.module.device
+        return arguments[name] if device.type == "meta" else arguments[name].to(device)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.inner.get_input_embeddings()(ids)

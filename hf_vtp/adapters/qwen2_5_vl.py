@@ -54,10 +54,10 @@ class QwenAdapter(VLMAdapter):
         for name, encoder in self.encoders.items():
             if arguments.get(name) is None:
                 continue
-            grid = arguments.get(self.grids[name])
-            if grid is None:
+            if arguments.get(self.grids[name]) is None:
                 raise ValueError(f"{name} come without {self.grids[name]}; pass what the processor returned")
-            output = getattr(self.inner, encoder)(arguments[name], grid, return_dict=True)
+            pixels, grid = (self.pixels(arguments, n) for n in (name, self.grids[name]))
+            output = getattr(self.inner, encoder)(pixels, grid, return_dict=True)
             self.runs.append(self.tower.last)
             kept[name] = self.tower.kept_units(self.tower.last)
             table = torch.cat(list(output.pooler_output))

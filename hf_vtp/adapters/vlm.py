@@ -178,7 +178,8 @@ class VLMAdapter(PromptReader, Adapter):
         if self.shift is not None:
             behind = torch.arange(offset, offset + n, device=self.shift.device) >= m
             positions = kwargs["position_ids"]
-            kwargs["position_ids"] = positions + spread(self.shift, positions.shape[-2], dim=-2) * behind
+            shift = spread(self.shift, positions.shape[-2], dim=-2) * behind
+            kwargs["position_ids"] = positions + shift.to(positions.device)
         if pending is None:
             return kwargs
         rows = spread(pending.rows, len(ids), dim=0)[:, offset : offset + n]
