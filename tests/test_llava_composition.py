@@ -11,8 +11,17 @@ from lora import TARGETS, merged, with_lora
 from models import same, state
 from oracles import masked_clip
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForImageTextToText
-from vlm import Llava
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPImageProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+from vlm import IMAGE, PAD, VOCAB, Llava, expected_rows
 
 from hf_vtp import apply_vtp, remove_vtp, vtp_stats
 
@@ -256,3 +265,154 @@ def test_pickled_whole(tmp_path):
     assert inspect.signature(loaded.generate) == inspect.signature(plain.generate)
     remove_vtp(loaded)
     assert same(loaded(**inputs), plain(**inputs))
+
+
+# the image-text-to-text pipeline
+
+
+def processor():
+    """A LlavaProcessor built in code: a word is one token, an image its 36 placeholders."""
+    words = {"<pad>": PAD} | {f"w{i}": i for i in range(1, VOCAB)}
+    words = {("<image>" if i == IMAGE else word): i for word, i in words.items()}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w1"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            unk_token="w1",
+            additional_special_tokens=["<image>"],
+            padding_side="left",
+        ),
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template="{% for message in messages %}{% for part in message['content'] %}"
+        "{{ '<image> ' if part['type'] == 'image' else part['text'] + ' ' }}{% endfor %}{% endfor %}w9",
+    )
+
+
+def pictures(count):
+    generator = torch.Generator().manual_seed(2)
+    arrays = torch.randint(0, 256, (count, 30, 40, 3), generator=generator, dtype=torch.uint8)
+    return [Image.fromarray(array.numpy()) for array in arrays]
+
+
+PROMPTS = ["w3 <image> w5 w8", "w4 w7 <image> w6 w2 w11 w12"]
+
+
+def test_pipeline_gives_what_generate_gives():
+    model, tools, images = apply_vtp(Llava.model(), **DROP), processor(), pictures(2)
+    inputs = tools(images=images, text=PROMPTS, padding=True, return_tensors="pt")
+    assert (inputs["input_ids"] == IMAGE).sum() == 2 * 36
+    n = inputs["input_ids"].shape[1]
+    tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    expected = tools.batch_decode(tokens[:, n:], skip_special_tokens=True)
+    assert expected != tools.batch_decode(Llava.model().generate(**inputs, max_new_tokens=6)[:, n:])
+    pipe = pipeline("image-text-to-text", model=model, processor=tools)
+    told = dict(generate_kwargs=dict(max_new_tokens=6, do_sample=False))
+    output = pipe(text=PROMPTS, images=[[image] for image in images], return_full_text=False, **told)
+    assert [row["generated_text"].strip() for row in output] == expected
+    assert vtp_stats(model).num_kept == [14, 14]
+    full = pipe(text=PROMPTS, images=[[image] for image in images], **told)
+    for row, prompt, new in zip(full, PROMPTS, expected, strict=True):
+        assert row["generated_text"].startswith(prompt) and row["generated_text"].endswith(new)
+
+
+def test_pipeline_with_chats_in_a_batch():
+    model, tools, images = apply_vtp(Llava.model(), **DROP), processor(), pictures(3)
+    chats = [
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": i} for i in group] + [{"type": "text", "text": text}],
+            }
+        ]
+        for group, text in ((images[:1], "w5 w8"), (images[1:], "w6"))
+    ]
+    expected = []
+    for group, text in ((images[:1], "<image> w5 w8 w9"), (images[1:], "<image> <image> w6 w9")):
+        inputs = tools(images=group, text=[text], return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        new = tokens[:, inputs["input_ids"].shape[1] :]
+        expected += tools.batch_decode(new, skip_special_tokens=True)
+    pipe = pipeline("image-text-to-text", model=model, processor=tools)
+    told = dict(max_new_tokens=6, do_sample=False)
+    for batch_size in (1, 2):
+        output = pipe(chats, batch_size=batch_size, return_full_text=False, generate_kwargs=told)
+        texts = [
+            row[0]["generated_text"] if isinstance(row, list) else row["generated_text"] for row in output
+        ]
+        assert [text.strip() for text in texts] == expected
+
+
+# int8
+
+
+WEIGHT_ONLY = Int8WeightOnlyConfig
+DYNAMIC = Int8DynamicActivationInt8WeightConfig
+
+
+def quantised(config, model=None):
+    """The tower's and the language model's linears in int8; projector and head as they are."""
+    model = model or Llava.model()
+    for part in (model.model.vision_tower, model.model.language_model):
+        quantize_(part, config())
+    return model
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("config", [WEIGHT_ONLY, DYNAMIC], ids=["weight only", "dynamic"])
+def test_torchao_int8_linears(config, order):
+    inputs = Llava.inputs((1, 0, 2))
+    model, twin = Llava.model(), quantised(config)
+    if order == "before":
+        quantised(config, apply_vtp(model, **DROP))
+    else:
+        apply_vtp(quantised(config, model), **DROP)
+    output = model(**inputs)
+    reference = Llava.reference(model, inputs)
+    expected = expected_rows(twin(**reference).logits, reference["attention_mask"])
+    exact = apply_vtp(Llava.model(), **DROP)(**inputs).logits
+    errors, effect = (output.logits - expected).abs(), (exact - expected).abs()
+    assert effect.mean() > 0.005  # int8 really ran
+    told = dict(max_new_tokens=5, return_dict_in_generate=True, output_logits=True)
+    pruned = model.generate(**inputs, **told)
+    full = twin.generate(**Llava.reference(model, inputs, generating=True), **told)
+    if config is WEIGHT_ONLY:
+        torch.testing.assert_close(output.logits, expected, **CLOSE)
+        assert torch.equal(pruned.sequences[:, inputs["input_ids"].shape[1] :], full.sequences)
+    else:  # where a rounding of activations tips over, one layer's noise becomes a whole step of int8
+        assert errors.mean() < 0.005 and errors.max() < 0.2
+        assert (pruned.logits[0] - full.logits[0]).abs().max() < 0.2
+    assert vtp_stats(model).stages[0].scores[0].dtype == torch.float32
+    remove_vtp(model)
+    assert same(model(**inputs), twin(**inputs))
+
+
+def test_bitsandbytes_linears():
+    bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    inputs, models = Llava.inputs((1, 0, 2)), []
+    for _ in range(2):
+        model = Llava.model()
+        for part in (model.model.vision_tower.encoder, model.model.language_model):
+            for module in list(part.modules()):
+                for name, linear in list(module.named_children()):
+                    if type(linear) is torch.nn.Linear:
+                        int8 = bnb.nn.Linear8bitLt(
+                            linear.in_features,
+                            linear.out_features,
+                            linear.bias is not None,
+                            has_fp16_weights=False,
+                        )
+                        int8.load_state_dict(linear.state_dict())
+                        setattr(module, name, int8.to("cpu"))
+        models.append(model)
+    model, twin = apply_vtp(models[0], **DROP), models[1]
+    output = model(**inputs)
+    reference = Llava.reference(model, inputs)
+    expected = expected_rows(twin(**reference).logits, reference["attention_mask"])
+    torch.testing.assert_close(output.logits, expected, atol=1e-2, rtol=1e-2)
+    assert model.generate(**inputs, max_new_tokens=3).shape[1] == inputs["input_ids"].shape[1] + 3
