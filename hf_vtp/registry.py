@@ -12,8 +12,9 @@ from typing import Literal, get_args, get_origin
 class Entry:
     """One row of a table.
 
-    `needs` names what the function looks at beyond hidden states ("query", "key", "value", "cls", "text"), so
-    that a stage records only that. `adaptive` says that the number of kept tokens follows the image.
+    `needs` names what the function looks at beyond hidden states: "key", "query", "attention" (both of them,
+    rotated) or "cls" (a [CLS] token). A stage records only that, and a tower that lacks it refuses.
+    `adaptive` says that the number of kept tokens follows the image; `weighs` that sizes enter later attention.
     """
 
     function: Callable

@@ -1,18 +1,11 @@
 """Products of tokens with tokens, in blocks of rows so that no N×N matrix is ever whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 24  # float32 numbers in one block of one image: 64 MiB
-
-
-def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) pairs over `rows`, each block at most BLOCK_ELEMENTS numbers; one block where it fits."""
-    step = max(1, BLOCK_ELEMENTS // max(1, columns))
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
+from .tokens import row_blocks
 
 
 class Cosines:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+BLOCK_ELEMENTS = 1 << 24  # float32 numbers in one block of one image: 64 MiB
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) pairs over `rows`, each block at most BLOCK_ELEMENTS numbers; one block where it fits."""
+    step = max(1, BLOCK_ELEMENTS // max(1, columns))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -29,7 +39,7 @@ class VisionTokens:
     """
 
     hidden_states: (
-        Tensor  # [B, N, D] what the pruned layer put out, in raster order; of a unit the patches' mean
+        Tensor  # [B, N, D] output of the pruned layer, in raster order; of a unit the patches' mean
     )
     num_keep: int  # tokens that stay after this stage; a target where the count follows the image
     grid: tuple[int, int, int]  # frames, rows, columns of the whole image
@@ -37,7 +47,7 @@ class VisionTokens:
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
-    full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer, rotary embedding applied
+    full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer; rotated if attention is needed
     full_key: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
@@ -66,6 +76,24 @@ class VisionTokens:
     def per_token(self, x: Tensor) -> Tensor:
         """The mean over the patches of each token: [..., N·M] to [..., N]."""
         return x if self.patches is None else x.unflatten(-1, self.patches.shape[1:3]).mean(dim=-1)
+
+    def attention(self, rows: slice) -> Tensor:
+        """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32."""
+        query, key = self.full_query[:, :, rows].float(), self.full_key.float()
+        return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+
+    def cls_attention(self) -> Tensor:
+        """Attention of [CLS] to each token, [B, H, N]: one row, so it costs O(N)."""
+        row = self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :]
+        return self.per_token(row)
+
+    def received_attention(self) -> Tensor:
+        """Attention each token receives from all, prefix included, [B, H, N]; summed in blocks of rows."""
+        length = self.full_query.shape[2]
+        received = 0.0
+        for start, stop in row_blocks(length, length * self.full_query.shape[1]):
+            received = received + self.attention(slice(start, stop)).sum(dim=2)
+        return self.per_token(received[:, :, self.num_prefix_tokens :])
 
     def unit_hidden_states(self) -> Tensor:
         """Hidden states of length one in float32, [B, N, D]; their products are cosines."""

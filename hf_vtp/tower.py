@@ -17,11 +17,18 @@ class Tower:
     that the model holds, so that a deep copy of the model gets its own and runs its own weights.
     """
 
+    num_prefix_tokens: int  # [CLS] and registers in front of the patches
+
     def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
         self.module = module
         self.config = config
         self.stages = dict(stages)
         self.needs = needs(config)
+        if "cls" in self.needs and not self.num_prefix_tokens:
+            raise ValueError(
+                f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; choose "
+                "one that does not"
+            )
         self.weighs = entry(config, "merger").weighs
         self.run: Run | None = None  # of the forward in progress
         self.last: Run | None = None  # of the last one that came to its end
@@ -44,7 +51,7 @@ class Tower:
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
         """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows what is set there.
 
-        `states` are the outputs of `projections` in this very forward.
+        `states` are the outputs of `projections` in this very forward, and the layer's `position_embeddings`.
         """
         raise NotImplementedError(f"{type(self).__name__} must prune")
 
@@ -102,6 +109,7 @@ class LayerHooks:
             (s for s in tower.stages if s < index), default=None
         )  # the stage that feeds this layer
         self.run: Run | None = None
+        self.rope: tuple[Tensor, Tensor] | None = None  # the layer's rotary embedding, where it takes one
         self.recorders: dict[str, Recorder] = {}
 
     def attach(self) -> list:
@@ -127,7 +135,7 @@ class LayerHooks:
         for recorder in self.recorders.values():
             recorder.release()
         self.recorders = {}
-        self.run = None
+        self.run = self.rope = None
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         self.run = run = kwargs.pop(RUN, None)  # popped: attention kernels must not see it
@@ -135,15 +143,18 @@ class LayerHooks:
             return args, kwargs
         for recorder in self.recorders.values():
             recorder.armed = True
-        if self.behind is None:
-            return args, kwargs
-        return self.tower.narrow(run, self, args, kwargs)
+        if self.behind is not None:
+            args, kwargs = self.tower.narrow(run, self, args, kwargs)
+        self.rope = kwargs.get("position_embeddings") if self.stage else None
+        return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple, output):
         run, self.run = self.run, None
         if run is None:
             return None
         states = {name: recorder.take() for name, recorder in self.recorders.items()}
+        if self.rope is not None:
+            states["position_embeddings"], self.rope = self.rope, None
         if isinstance(output, tuple):
             return (self.tower.prune(run, self.index, output[0], states), *output[1:])
         return self.tower.prune(run, self.index, output, states)

@@ -9,8 +9,8 @@ from hf_vtp.mergers import MERGERS
 from hf_vtp.scorers import SCORERS
 from hf_vtp.scorers.uniform import regular_grid
 from hf_vtp.selectors import SELECTORS
-from hf_vtp.similarity import nearest, row_blocks
-from hf_vtp.tokens import num_keep, take
+from hf_vtp.similarity import nearest
+from hf_vtp.tokens import num_keep, row_blocks, take
 
 CASES = {
     "random": lambda g: torch.randn(3, 17, 8, generator=g),
@@ -53,7 +53,7 @@ def test_row_blocks_change_nothing(monkeypatch):
     tokens, scores = tokens_of(x, 12), torch.randn(2, 33, generator=torch.Generator().manual_seed(1))
     whole = SELECTORS["nms"].function(scores, tokens, rounds=3)
     merged = MERGERS["absorb"].function(tokens, whole, lloyd=1)
-    monkeypatch.setattr("hf_vtp.similarity.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 100)
     assert len(list(row_blocks(33, 33))) == 11
     assert torch.equal(SELECTORS["nms"].function(scores, tokens, rounds=3), whole)
     for a, b in zip(MERGERS["absorb"].function(tokens, whole, lloyd=1), merged, strict=True):

@@ -123,7 +123,7 @@ class PromptReader:
             )
 
     def pixels(self, arguments: dict, name: str) -> Tensor:
-        """An argument on the tower's device, where `generate` brings it too; offloaded weights do so themselves."""
+        """An argument on the tower's device, where `generate` brings it too (offloaded weights do so)."""
         device = self.tower.module.device
         return arguments[name] if device.type == "meta" else arguments[name].to(device)
 

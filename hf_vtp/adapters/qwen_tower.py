@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
 from ..pruner import Outcome, prune
@@ -105,13 +106,6 @@ class QwenTower(Tower):
     ) -> VisionTokens:
         """The view of a group's units at `place` [B, N], each image in so many parts: [B·parts, N/parts]."""
         patches = units[place.unflatten(1, (parts, -1)).flatten(0, 1)]  # [B, N, M, D]
-        attention = self.layer_hooks[layer].layer.attn
-        qkv = {}
-        if states:
-            packed = states["qkv"].view(len(units), patches.shape[2], 3, attention.num_heads, -1)
-            packed = packed[place].unflatten(1, (parts, -1)).flatten(0, 1)  # [B, N, M, 3, H, d]
-            packed = packed.flatten(1, 2).permute(2, 0, 3, 1, 4)  # [3, B, H, N·M, d]
-            qkv = {"full_query": packed[0], "full_key": packed[1]}
         of_part = lambda x: None if x is None else x.unflatten(1, (parts, -1)).flatten(0, 1)  # noqa: E731
         positions = of_part(group.positions)
         return VisionTokens(
@@ -124,8 +118,26 @@ class QwenTower(Tower):
             positions=None if positions is None else positions % math.prod(grid),
             sizes=of_part(group.sizes),
             layer=layer,
-            **qkv,
+            **self.queries_and_keys(states, len(units), place, parts, layer),
         )
+
+    def queries_and_keys(
+        self, states: dict[str, Tensor], num_units: int, place: Tensor, parts: int, layer: int
+    ) -> dict[str, Tensor]:
+        """Queries and keys [B·parts, H, N/parts·M, d] of the units at `place`, rotated where it matters."""
+        if "qkv" not in states:
+            return {}
+        heads = self.layer_hooks[layer].layer.attn.num_heads
+        packed = states["qkv"].unflatten(-1, (3, heads, -1))  # [patches, 3, H, d]
+        query, key = packed[:, 0], packed[:, 1]
+        if "attention" in self.needs:
+            query, key = apply_rotary_pos_emb_vision(query, key, *states["position_embeddings"])
+
+        def of_units(x: Tensor) -> Tensor:
+            x = x.unflatten(0, (num_units, -1))[place]  # [B, N, M, H, d]
+            return x.unflatten(1, (parts, -1)).flatten(0, 1).flatten(1, 2).transpose(1, 2)
+
+        return {"full_query": of_units(query), "full_key": of_units(key)}
 
     def places(self, run: Run, entered: list[Group], group: Group, device: torch.device) -> Tensor:
         """[B, N] places of a group's units in the raster order of all images."""
