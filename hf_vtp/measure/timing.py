@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ Call = Callable[[], object]
 
 def synchronizer(device: torch.device) -> Call:
     """A function that waits until the device has done what it was given."""
-    return {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, _nothing)
+    waits = {"cuda": partial(torch.cuda.synchronize, device), "mps": torch.mps.synchronize}
+    return waits.get(device.type, _nothing)
 
 
 def interleave(
