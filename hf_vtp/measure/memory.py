@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 MEANING = {
-    "cuda": "weights, input and torch.cuda.max_memory_allocated's rise during one forward",
-    "cpu": "weights, input and the peak of live tensor allocations during one forward (torch.profiler)",
+    "cuda": "weights, input and torch.cuda.max_memory_allocated's rise during one {call}",
+    "cpu": "weights, input and the peak of live tensor allocations during one {call} (torch.profiler)",
 }
 
 
-def meaning(device: torch.device) -> str:
-    """What `peak_bytes` counts on a device."""
-    return MEANING.get(device.type, "weights and input only: this device reports no peak")
+def meaning(device: torch.device, call: str = "forward") -> str:
+    """What `peak_bytes` counts on a device, of a call of that name."""
+    return MEANING.get(device.type, "weights and input only: this device reports no peak").format(call=call)
 
 
 def own_bytes(model: nn.Module, *inputs: Tensor) -> int:

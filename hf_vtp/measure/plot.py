@@ -52,7 +52,7 @@ def plot(target: Path, title: str, rows: list[dict]) -> None:
     )
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for axes, own in zip(panels, points, strict=True):
-        _label(axes, own)
+        place_labels(axes, own)
     with replacing(target) as path:
         figure.savefig(path)
 
@@ -76,7 +76,7 @@ def _panel(axes, against: str, rows: list[dict]) -> list[tuple[float, float, str
     return points
 
 
-def _label(axes, points: list[tuple[float, float, str, str]]) -> None:
+def place_labels(axes, points: list[tuple[float, float, str, str]]) -> None:
     """Write each label at the first place where it lies on no marker, no line and no other label."""
     from matplotlib.transforms import Bbox
 

@@ -41,20 +41,26 @@ VISION_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def print_table(title: str, columns: Sequence[Column], rows: list[dict], notes: Sequence[str] = ()) -> None:
-    """The rows on stdout, as wide as they need to be; a gap between batch sizes."""
+def print_table(
+    title: str,
+    columns: Sequence[Column],
+    rows: list[dict],
+    notes: Sequence[str] = (),
+    groups: Sequence[str] = ("batch_size",),
+) -> None:
+    """The rows on stdout, as wide as they need to be; a gap where one of `groups` changes."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=200, highlight=False)  # rich would cut cells where a narrow terminal wraps lines
+    console = Console(width=260, highlight=False)  # rich would cut cells where a narrow terminal wraps lines
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for heading, _ in columns:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        last = following is not None and following["batch_size"] != row["batch_size"]
+        last = following is not None and any(following[key] != row[key] for key in groups)
         table.add_row(*(cell(row) for _, cell in columns), end_section=last)
     console.print(table, soft_wrap=True)
     for note in notes:

@@ -26,7 +26,10 @@ class Case:
 
     @property
     def name(self) -> str:
-        return self.method if self.config is None else f"{self.method} {self.keep_ratio}"
+        if self.config is None:
+            return self.method
+        where = "" if self.config.layer is None else f" layer {self.config.layer}"
+        return f"{self.method} {self.keep_ratio}{where}"
 
 
 def make_cases(
