@@ -48,7 +48,7 @@ def llava(vision: tuple[int, ...], patch_size: int, image_size: int, text: tuple
 def qwen2_5_vl(
     vision: dict, text: tuple[int, ...], key_value_heads: int, mrope_section: list[int], tied: bool
 ) -> dict:
-    """Arguments of Qwen2_5_VLConfig: its vision_config beside what all of them share, and a Qwen2 by SIZES."""
+    """Arguments of Qwen2_5_VLConfig: what its vision_config does not share with others, a Qwen2 by SIZES."""
     vocab = text[-1]
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     first = 151652 if vocab > 151656 else vocab - len(names)

@@ -89,9 +89,7 @@ def parts(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 def generate(model: PreTrainedModel, inputs: dict, new_tokens: int) -> Cache:
     """The cache after so many new tokens, all rows having as many: prompt and all of them but the last."""
-    return model.generate(
-        **inputs, max_new_tokens=new_tokens, return_dict_in_generate=True
-    ).past_key_values
+    return model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True).past_key_values
 
 
 def cache_bytes(cache: Cache) -> int:
