@@ -14,7 +14,7 @@ class Entry:
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "attention" (both of them,
     rotated) or "cls" (a [CLS] token). A stage records only that, and a tower that lacks it refuses.
-    `adaptive` says that the number of kept tokens follows the image; `weighs` that sizes enter later attention.
+    `adaptive`: the number of kept tokens follows the image; `weighs`: sizes enter later attention.
     """
 
     function: Callable

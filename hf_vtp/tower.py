@@ -26,8 +26,8 @@ class Tower:
         self.needs = needs(config)
         if "cls" in self.needs and not self.num_prefix_tokens:
             raise ValueError(
-                f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; choose "
-                "one that does not"
+                f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
+                "choose one that does not"
             )
         self.weighs = entry(config, "merger").weighs
         self.run: Run | None = None  # of the forward in progress
