@@ -1,0 +1,234 @@
+"""scripts/bench_llava.py and bench_qwen2_5_vl.py: what they print, write and refuse, on tiny geometries."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from transformers import BertConfig, LlavaConfig, LlavaNextConfig
+from transformers.utils import logging
+
+from hf_vtp.measure import bench_vlm, cli, hub
+from hf_vtp.measure.geometry import CLASSES, GEOMETRIES, named_config
+from hf_vtp.measure.parts import inside
+from hf_vtp.measure.vlm import near_square
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+ROW = {
+    *("batch_size", "image_size", "method", "keep_ratio", "layer", "layers", "kept_tokens", "total_tokens"),
+    *("prompt_tokens", "kv_cache_bytes", "decode_tokens_per_s", "peak_memory_mib", "generate_memory_mib"),
+    *(f"{part}_{unit}" for part in bench_vlm.PARTS for unit in ("ms", "gflop")),
+    *(f"{what}_{key}" for what in bench_vlm.WHOLES for key in ("gflop", "flop_ratio")),
+    *("tower_speedup", "tower_flop_ratio"),
+    *(
+        f"{what}_{key}"
+        for what in bench_vlm.WHOLES
+        for key in ("p50_ms", "p95_ms", "iqr_ms", "min_ms", "speedup", "speedup_quartiles")
+    ),
+}
+RESULT = {
+    *("benchmark", "command", "model", "weights", "dtype", "attn_implementation", "text_tokens"),
+    *("new_tokens", "rounds", "seed", "flops", "memory", "environment", "rows"),
+}
+QUICK = ("--device", "cpu", "--threads", 1, "--rounds", 1, "--new-tokens", 3, "--text-tokens", 8)
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture
+def bench(capsys, monkeypatch):
+    """Runs a script in this process: exit code, stdout and stderr."""
+
+    def run(script, *argv):
+        spec = importlib.util.spec_from_file_location(script, SCRIPTS / f"{script}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / f"{script}.py")])
+        capsys.readouterr()
+        code = cli.run(module.main, [str(arg) for arg in argv])
+        done = capsys.readouterr()
+        return code, done.out, done.err
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+
+
+def check_numbers(rows):
+    """What must hold between the rows of one batch and image size, the first of them unpatched."""
+    whole = rows[0]
+    assert whole["kept_tokens"] == whole["total_tokens"]
+    assert whole["ttft_speedup"] == whole["e2e_speedup"] == whole["tower_flop_ratio"] == 1
+    for row in rows:
+        assert set(row) == ROW
+        dropped = row["total_tokens"] - row["kept_tokens"]
+        assert row["prompt_tokens"] == whole["prompt_tokens"] - dropped
+        per_token = whole["kv_cache_bytes"] / whole["prompt_tokens"]
+        assert row["kv_cache_bytes"] == row["prompt_tokens"] * per_token
+        parts = sum(row[f"{part}_gflop"] for part in bench_vlm.PARTS)
+        assert row["ttft_gflop"] == pytest.approx(parts) and row["ttft_gflop"] < row["e2e_gflop"]
+        assert all(row[f"{part}_ms"] > 0 for part in bench_vlm.PARTS)
+        assert row["peak_memory_mib"] > row["generate_memory_mib"] > 0
+        if dropped:
+            assert row["ttft_flop_ratio"] > 1 < row["e2e_flop_ratio"]
+            assert row["projector_gflop"] < whole["projector_gflop"]
+            assert row["generate_memory_mib"] < whole["generate_memory_mib"]
+
+
+def prefill_flops(tokens):
+    """Of the tiny Llama: four projections, attention over all columns, a gated MLP; the head for one row."""
+    width, layers, mlp, vocab = 32, 3, 64, 128
+    block = 2 * tokens * (4 * width**2 + 3 * width * mlp) + 4 * tokens**2 * width
+    return layers * block + 2 * width * vocab
+
+
+def test_llava(bench, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "evaluate", None)
+    argv = ("--weights", "random", "--model", "llava-tiny", "--method", "vtp", "qk_topk", *QUICK)
+    argv += ("--keep-ratio", 0.5, "--batch-size", 1, 3, "--layer", "default", "output", "0,1")
+    argv += ("--json", tmp_path / "r.json", "--plot", tmp_path / "r.png")
+    code, out, err = bench("bench_llava", *argv)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result == json.loads((tmp_path / "r.json").read_text()) and set(result) == RESULT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "r.png"]
+    with Image.open(tmp_path / "r.png") as image:
+        image.load()
+    for heading in ("tower", "prefill", "TTFT", "decode", "tok/s", "FLOP", "bound", "KV", "peak", "output=2"):
+        assert heading in out
+    rows = result["rows"]
+    layers = [None, "output", [0, 1]]
+    cases = [("unpatched", None, None), *((m, 0.5, where) for m in ("vtp", "qk_topk") for where in layers)]
+    assert [(r["method"], r["keep_ratio"], r["layer"]) for r in rows] == cases * 2
+    assert [row["layers"] for row in rows[:4]] == [None, [1], [2], [0, 1]]
+    assert {row["kept_tokens"] for row in rows if row["layers"]} == {18}
+    check_numbers(rows[:7])
+    check_numbers(rows[7:])
+    assert rows[7]["kv_cache_bytes"] == 3 * rows[0]["kv_cache_bytes"]
+    assert rows[0]["prompt_tokens"] == 36 + 8
+    # 3 layers, keys and values, 4 heads of 8, 4 bytes each
+    assert rows[0]["kv_cache_bytes"] == 3 * 2 * 32 * 4 * (36 + 8)
+    for row in rows:
+        assert row["prefill_gflop"] * 1e9 == pytest.approx(prefill_flops(row["prompt_tokens"]))
+    default, output = rows[1], rows[2]
+    assert default["tower_gflop"] < output["tower_gflop"] and output["ttft_flop_ratio"] > 1
+
+
+def test_qwen(bench):
+    argv = ("--weights", "random", "--model", "qwen2_5_vl-tiny", "--keep-ratio", 0.25, *QUICK)
+    code, out, err = bench("bench_qwen2_5_vl", *argv, "--resolution", 16, 60, "--dtype", "bfloat16")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    rows = result["rows"]
+    assert set(result) == RESULT and (result["benchmark"], result["dtype"]) == ("qwen2_5_vl", "bfloat16")
+    assert [(row["layer"], row["image_size"], row["total_tokens"], row["kept_tokens"]) for row in rows] == [
+        (None, "32x32", 16, 16),
+        (None, "32x32", 16, 4),
+        ("output", "32x32", 16, 4),
+        (None, "64x64", 64, 64),  # the nearest near-square grid to 60 is 8 x 8
+        (None, "64x64", 64, 16),
+        ("output", "64x64", 64, 16),
+    ]
+    check_numbers(rows[:3])
+    check_numbers(rows[3:])
+    assert rows[4]["layers"] == [1] and rows[5]["layers"] == [3]
+    assert rows[3]["prompt_tokens"] == 64 + 8 + 2  # and the marks around the image
+    assert rows[4]["tower_flop_ratio"] > 1.3 and rows[4]["ttft_flop_ratio"] > rows[5]["ttft_flop_ratio"]
+
+
+def test_time_and_flops_within_modules():
+    """Nested modules count once, each run by itself, the module's own hooks with it."""
+    reading = iter(range(100))
+    inner, outer = nn.Linear(2, 2), nn.Sequential(nn.ReLU())
+    outer.append(inner)
+    with inside({"outer": outer, "inner": inner}, lambda: next(reading)) as spent:
+        outer(torch.ones(2))
+        inner(torch.ones(2))
+    assert spent == {"outer": [2], "inner": [1, 1]}
+    assert not outer._forward_hooks and not inner._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    "family, name, billions",
+    [
+        ("llava", "llava-hf/llava-1.5-7b-hf", 7.06),
+        ("llava", "llava-hf/llava-1.5-13b-hf", 13.35),
+        ("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct", 8.29),
+        ("qwen2_5_vl", "Qwen/Qwen2.5-VL-3B-Instruct", 3.75),
+    ],
+)
+def test_geometries_have_the_parameters_of_what_they_are_named_after(family, name, billions):
+    with torch.device("meta"):
+        model = CLASSES[family][1](named_config(family, name))
+    assert model.num_parameters() / 1e9 == pytest.approx(billions, abs=0.006)
+
+
+@pytest.mark.parametrize("tokens, grid", [(256, (16, 16)), (1024, (32, 32)), (1000, (32, 31)), (2, (1, 2))])
+def test_near_square(tokens, grid):
+    assert near_square(tokens) == grid
+
+
+def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
+    def no_network():
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(hub, "get_session", no_network)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    for script in ("bench_llava", "bench_qwen2_5_vl"):
+        code, out, err = bench(script, "--model", "hf-vtp-tests/no-such-model")
+        assert code == 2 and out == "" and len(err.splitlines()) == 1
+        assert "cannot be reached" in err and "--weights random" in err and "local folder" in err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folders of models, whole and of families that are not supported."""
+    root = tmp_path_factory.mktemp("vlm")
+    model = CLASSES["llava"][1](LlavaConfig(**GEOMETRIES["llava"]["llava-tiny"]))
+    model.save_pretrained(root / "llava")
+    BertConfig().save_pretrained(root / "bert")
+    LlavaNextConfig().save_pretrained(root / "llava_next")
+    (root / "empty").mkdir()
+    return root
+
+
+def test_a_folder(bench, folder):
+    code, out, err = bench("bench_llava", "--model", folder / "llava", "--keep-ratio", 0.1, *QUICK)
+    assert code == 0, err
+    assert [row["kept_tokens"] for row in json.loads(out.splitlines()[-1])["rows"]] == [36, 4]
+
+
+TINY = ("--model", "llava-tiny", "--weights", "random")
+REFUSED = {  # arguments, and what the one sentence says
+    "unknown method": ((*TINY, "--method", "best"), "choose from ['qk_topk'"),
+    "layer beyond what LLaVA reads": ((*TINY, "--layer", "3"), "choose from 0 to 2"),
+    "layers falling": ((*TINY, "--layer", "1,0"), "ascending"),
+    "no layer": ((*TINY, "--layer", "first"), "default, output"),
+    "ratio 0": ((*TINY, "--keep-ratio", "0"), "(0, 1]"),
+    "one new token": ((*TINY, "--new-tokens", "1"), "at least 2"),
+    "unknown geometry": (("--model", "a/b", "--weights", "random"), "llava-hf/llava-1.5-7b-hf"),
+    "another family's geometry": (("--model", "qwen2_5_vl-tiny", "--weights", "random"), "llava-small"),
+    "BERT": (("--model", "{0}/bert"), "'llava'"),
+    "LLaVA-NeXT": (("--model", "{0}/llava_next", "--weights", "random"), "'llava_next'"),
+    "no config": (("--model", "{0}/empty"), "config.json"),
+    "no model folder": (("--model", "{0}/nowhere"), "there is no folder"),
+    "no such output folder": ((*TINY, "--json", "{0}/nowhere/x.json"), "does not exist"),
+    "no picture": ((*TINY, "--plot", "{0}/x.txt"), "must end in one of .png"),
+    "no cuda": ((*TINY, "--device", "cuda:9"), "choose from cpu"),
+    "no resolutions": ((*TINY, "--resolution", "256"), "unrecognized arguments"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_input_is_one_sentence_and_exit_code_2(folder, bench, name):
+    argv, sentence = REFUSED[name]
+    code, out, err = bench("bench_llava", *(arg.format(folder) for arg in argv))
+    assert code == 2 and out == ""
+    assert len(err.splitlines()) == 1 and sentence in err and "Traceback" not in err
