@@ -340,6 +340,20 @@ def test_missing_extras_name_the_extra(monkeypatch):
         cli.require("rich", "matplotlib")
 
 
+def test_only_bugs_give_tracebacks(capsys):
+    def raising(error):
+        def main(argv):
+            raise error
+
+        return main
+
+    for error, code in ((cli.UsageError("no"), 2), (torch.OutOfMemoryError(), 2), (KeyboardInterrupt(), 130)):
+        assert cli.run(raising(error), []) == code
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()), [])
+
+
 def test_flash_attention_on_a_cpu_is_refused():
     for name in ("flash_attention_2", "flex_attention"):
         with pytest.raises(cli.UsageError, match="choose from eager, sdpa"):

@@ -42,15 +42,18 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     """Call `main(argv)`; the exit code, 2 after wrong input, whose one sentence is then on stderr."""
     try:
         main(sys.argv[1:] if argv is None else argv)
-    except UsageError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
+        return 0
     except SystemExit as done:
         return done.code or 0
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    except UsageError as error:
+        sentence = str(error)
+    except torch.OutOfMemoryError:
+        sentence = "the device is out of memory; choose a smaller batch size"
+    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    return 2
 
 
 def first_sentence(error: BaseException) -> str:

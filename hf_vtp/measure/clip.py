@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,11 @@ def _processor(name: str, weights: str, size: int):
 
     own = Path(name).is_dir() and (Path(name) / "preprocessor_config.json").is_file()
     if own or (weights == "pretrained" and not Path(name).is_dir()):
-        return load(name, CLIPImageProcessor.from_pretrained, INSTEAD)
+        try:
+            return load(name, CLIPImageProcessor.from_pretrained, INSTEAD)
+        except UsageError as error:
+            if own:
+                raise
+            print(f"CLIP's standard preprocessing is used: {error}", file=sys.stderr)
     square = {"height": size, "width": size}
     return CLIPImageProcessor(size={"shortest_edge": size}, crop_size=square)
