@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from transformers.utils import logging
@@ -118,8 +119,9 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
 
 def all_cases(methods: list[str], keep_ratios: list[float], layers: list) -> list[Case]:
     """The unpatched model, then every method at every ratio, its layers one under the other."""
-    pruned = [make_cases([m], [r], where)[1] for m in methods for r in keep_ratios for where in layers]
-    return [make_cases([], [], None)[0], *pruned]
+    of = [(m, r, where) for m in methods for r in keep_ratios for where in layers]
+    pruned = [replace(make_cases([m], [r], where)[1], apart=f" layer {where}") for m, r, where in of]
+    return [Case(), *pruned]
 
 
 @torch.inference_mode()

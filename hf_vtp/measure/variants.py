@@ -23,13 +23,11 @@ class Case:
     method: str = UNPATCHED
     keep_ratio: float | None = None
     config: VTPConfig | None = None
+    apart: str = ""  # what else tells its name from others of that method and ratio
 
     @property
     def name(self) -> str:
-        if self.config is None:
-            return self.method
-        where = "" if self.config.layer is None else f" layer {self.config.layer}"
-        return f"{self.method} {self.keep_ratio}{where}"
+        return self.method if self.config is None else f"{self.method} {self.keep_ratio}{self.apart}"
 
 
 def make_cases(
