@@ -12,15 +12,22 @@ if not hasattr(torchao.quantization, "LinearActivationQuantizedTensor"):
     lora_on_torchao.is_torchao_available = lambda: False
 
 
+CONFIG = dict(r=2, lora_alpha=4, target_modules=TARGETS)
+
+
 def with_lora(model, seed=5):
     """The PeftModel around `model`; the same seed gives the same adapter, whatever ran before."""
-    peft = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS))
+    return fill(get_peft_model(model, LoraConfig(**CONFIG)), seed)
+
+
+def fill(model, seed=5):
+    """Random numbers in every A and B."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in peft.named_parameters():
+        for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.1, generator=generator)
-    return peft
+    return model
 
 
 def merged(projection):

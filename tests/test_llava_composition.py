@@ -3,13 +3,15 @@
 import copy
 import inspect
 
+import peft
 import pytest
 import torch
 from accelerate import Accelerator, dispatch_model
 from accelerate.state import AcceleratorState
-from lora import TARGETS, merged, with_lora
+from lora import CONFIG, fill, merged, with_lora
 from models import same, state
 from oracles import masked_clip
+from packaging.version import Version
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -72,23 +74,29 @@ def vtp_lora_merged(model):
 
 
 def vtp_lora_run_merged(model):
-    peft = vtp_then_lora(model)
-    peft(**Llava.inputs((1,)))
-    return peft.merge_and_unload()
+    model = vtp_then_lora(model)
+    model(**Llava.inputs((1,)))
+    return model.merge_and_unload()
 
 
 def lora_merged_in_place(model):
-    peft = lora_then_vtp(model)
-    peft(**Llava.inputs((1,)))
-    peft.merge_adapter()
-    return peft
+    model = lora_then_vtp(model)
+    model(**Llava.inputs((1,)))
+    model.merge_adapter()
+    return model
 
 
 def lora_for_causal_lm(model):
     """The wrapper class that most training scripts end up with; it has a `generate` of its own."""
-    peft = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS, task_type="CAUSAL_LM"))
-    peft.load_state_dict(with_lora(Llava.model()).state_dict())
-    return apply_vtp(peft, **DROP)
+    return apply_vtp(fill(get_peft_model(model, LoraConfig(**CONFIG, task_type="CAUSAL_LM"))), **DROP)
+
+
+def vtp_then_native_lora(model):
+    """Transformers' own way, without a wrapper."""
+    if Version(peft.__version__) < Version("0.18.2"):
+        pytest.skip("Transformers adds adapters itself from PEFT 0.18.2 on")
+    apply_vtp(model, **DROP).add_adapter(LoraConfig(**CONFIG))
+    return fill(model)
 
 
 ORDERS = [
@@ -100,6 +108,7 @@ ORDERS = [
     vtp_lora_run_merged,
     lora_merged_in_place,
     lora_for_causal_lm,
+    vtp_then_native_lora,
 ]
 
 
@@ -154,26 +163,29 @@ def test_removed_through_peft_is_never_applied(order, monkeypatch):
 # accelerate
 
 
+def dispatched(model, disk, folder):
+    parts = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head")
+    device_map = {name: "disk" if disk == "all" or disk in name else "cpu" for name in parts}
+    return dispatch_model(model, device_map, main_device="cpu", offload_dir=folder, force_hooks=True)
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("disk", ["vision_tower", "language_model", "all"])
 def test_dispatched_over_cpu_and_disk(order, disk, tmp_path):
-    parts = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head")
-    device_map = {name: "disk" if disk == "all" or disk in name else "cpu" for name in parts}
     inputs = Llava.inputs((1, 0, 2))
-    expected = apply_vtp(Llava.model(), **DROP)
-    model = Llava.model()
+    expected, twin = apply_vtp(Llava.model(), **DROP), dispatched(Llava.model(), disk, tmp_path / "twin")
     if order == "before":
-        apply_vtp(model, **DROP)
-    model = dispatch_model(model, device_map, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
-    if order == "after":
-        apply_vtp(model, **DROP)
+        model = dispatched(apply_vtp(Llava.model(), **DROP), disk, tmp_path / "pruned")
+    else:
+        model = apply_vtp(dispatched(Llava.model(), disk, tmp_path / "pruned"), **DROP)
     assert any(p.device.type == "meta" for p in model.parameters())
     assert same(model(**inputs), expected(**inputs))
     for told in (dict(), dict(num_beams=2)):
         tokens = [m.generate(**inputs, max_new_tokens=5, **told) for m in (model, expected)]
         assert torch.equal(*tokens)
     remove_vtp(model)
-    assert same(model(**inputs), Llava.model()(**inputs))
+    assert same(model(**inputs), twin(**inputs))
+    assert state(model) == state(twin)
 
 
 @pytest.fixture
@@ -221,7 +233,8 @@ def test_a_deep_copy_takes_lora_of_its_own():
     assert torch.equal(twin(**inputs).logits, expected(**inputs).logits)
     scores = torch.stack(vtp_stats(twin).stages[0].scores)
     assert torch.equal(scores, torch.stack(vtp_stats(expected).stages[0].scores))
-    assert torch.equal(model(**inputs).logits, held)
+    tokens = [m.generate(**inputs, max_new_tokens=4) for m in (twin, expected)]
+    assert torch.equal(*tokens) and torch.equal(model(**inputs).logits, held)
     copied = copy.deepcopy(expected)  # and the other way round
     assert torch.equal(copied(**inputs).logits, expected(**inputs).logits)
     remove_vtp(copied)
