@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .overlay-oldest
 ARTIFACTS ?= artifacts
+WORKERS ?= 2
 
 OLDEST_VERSION := $(shell sed -n 's/^transformers==//p' constraints-oldest.txt)
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 export HF_HUB_OFFLINE ?= 1
 
@@ -29,9 +31,9 @@ $(OLDEST)/.made: constraints-oldest.txt $(VENV)/.made
 	touch $@
 
 test: lint $(OLDEST)/.made
-	$(PY) -m pytest
+	$(PYTEST)
 	PYTHONPATH=$(OLDEST) $(PY) -c "import transformers as t; assert t.__version__ == '$(OLDEST_VERSION)', t.__version__"
-	PYTHONPATH=$(OLDEST) $(PY) -m pytest -m models
+	PYTHONPATH=$(OLDEST) $(PYTEST) -m models
 
 demo: env
 	mkdir -p $(ARTIFACTS)

@@ -1,4 +1,4 @@
-"""No network, two threads, and the same random numbers for every test."""
+"""No network, two threads in all, and the same random numbers for every test."""
 
 import os
 
@@ -10,7 +10,7 @@ import transformers  # noqa: E402
 
 TOUCH_MODELS = ("test_clip", "test_llava", "test_methods", "test_qwen", "test_vlm")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def pytest_report_header():
