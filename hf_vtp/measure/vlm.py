@@ -16,6 +16,7 @@ from .geometry import CLASSES, GEOMETRIES, build, named_config
 from .hub import load
 
 INSTEAD = "give --weights random for a geometry by name, or a local folder with --model"
+SPECIAL = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 FIRST_WORD = 3  # ids below it are the padding, the beginning and the end of texts
 
 
@@ -107,8 +108,9 @@ def inputs_for(
     generator = torch.Generator().manual_seed(seed)
     config, make = model.config, {"llava": _llava_image, "qwen2_5_vl": _qwen_image}[model.config.model_type]
     image, media, size = make(config, batch_size, visual_tokens, generator)
-    special = [config.image_token_id, getattr(config, "vision_start_token_id", config.image_token_id)]
-    words = torch.randint(FIRST_WORD, min(special), (batch_size, text_tokens), generator=generator)
+    words = torch.arange(FIRST_WORD, config.get_text_config().vocab_size)
+    words = words[~torch.isin(words, torch.tensor([getattr(config, name, -1) for name in SPECIAL]))]
+    words = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
     before = text_tokens // 2
     image = torch.tensor(image).expand(batch_size, -1)
     ids = torch.cat([words[:, :before], image, words[:, before:]], dim=1)  # [B, n]
