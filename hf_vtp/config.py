@@ -69,7 +69,7 @@ class VTPConfig:
         options = getattr(self, f"{kind}_options")
         if chosen is None or chosen == own:
             options = {**getattr(method, f"{kind}_options"), **options}
-        return chosen or own, options
+        return own if chosen is None else chosen, options
 
     def replace(self, **overrides) -> VTPConfig:
         """A validated copy with some fields changed."""
@@ -109,7 +109,7 @@ class VTPConfig:
                 value = list(value)
                 setattr(self, name, value)
             listed = isinstance(value, list) and list in kinds
-            if not all(_is(v, LISTED) for v in value) if listed else not _is(value, kinds):
+            if not all(_is(v, (LISTED[name],)) for v in value) if listed else not _is(value, kinds):
                 raise TypeError(f"{name} must be {allowed}, not {value!r}")
 
     def _check_amounts(self) -> None:
@@ -137,7 +137,7 @@ def _is(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 NONE = type(None)
-LISTED = (int, float)
+LISTED = {"keep_ratio": float, "layer": int}  # what a list of these holds
 FIELD_TYPES = (
     ("keep_ratio", (float, list), "a number or a list of numbers"),
     ("layer", (int, str, NONE, list), "an int, a list of ints, 'output' or None"),

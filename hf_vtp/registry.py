@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Entry:
     def check_options(self, name: str, options: dict) -> None:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.
 
-        A parameter annotated with a Literal allows those values, any other what has the type of its default.
+        A parameter annotated with a Literal allows those values, with Annotated[int, range(…)] the numbers
+        of that range, any other what has the type of its default.
         """
         parameters = inspect.signature(self.function, eval_str=True).parameters
         known = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -38,6 +39,11 @@ class Entry:
             if get_origin(known[option].annotation) is Literal:
                 if value not in allowed:
                     raise ValueError(f"{option} of {name!r} must be one of {list(allowed)}, not {value!r}")
+            elif get_origin(known[option].annotation) is Annotated:
+                bounds = allowed[1]
+                if type(value) is not int or value not in bounds:
+                    span = f"from {bounds.start} to {bounds.stop - 1}"
+                    raise ValueError(f"{option} of {name!r} must be of type int {span}, not {value!r}")
             elif isinstance(default, int | float | str) and not same_kind(value, default):
                 kind = type(default).__name__
                 raise ValueError(f"{option} of {name!r} must be of type {kind}, not {value!r}")

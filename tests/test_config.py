@@ -93,7 +93,6 @@ def test_a_wrong_value_is_refused(fields, says):
     one_sentence(error, says)
 
 
-@pytest.mark.xfail(strict=True, reason="known holes of the validation")
 @pytest.mark.parametrize(
     "fields",
     [

@@ -1,5 +1,7 @@
 """Every token that leaves joins the kept token it resembles most."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -10,7 +12,9 @@ from . import register_merger
 
 
 @register_merger("absorb", weighs=True, paper="this project; weights after ToMe (arXiv:2210.09461)")
-def absorb(tokens: VisionTokens, keep: Tensor, *, lloyd: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def absorb(
+    tokens: VisionTokens, keep: Tensor, *, lloyd: Annotated[int, range(101)] = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """A kept token becomes the mean of all tokens that resemble it most, and carries their number.
 
     Similarity is the cosine of the hidden states; a token that stands for several counts as several. `lloyd`

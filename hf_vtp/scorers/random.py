@@ -1,5 +1,7 @@
 """Uniformly random scores: a floor that every table of results shows."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def splitmix64(x: Tensor) -> Tensor:
 
 
 @register_scorer("random")
-def random(tokens: VisionTokens, *, seed: int = 0) -> Tensor:
+def random(tokens: VisionTokens, *, seed: Annotated[int, range(1 << 32)] = 0) -> Tensor:
     """Random scores from a counter-based generator of its own; a floor.
 
     A function of the seed, the layer and the token's place only: it leaves torch's generators alone, costs no

@@ -1,5 +1,7 @@
 """Rank, then suppress what repeats a token ranked above it."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ LEAST = -2.0  # below every cosine
 
 
 @register_selector("nms", paper="this project; after Fast NMS (YOLACT, arXiv:1904.02689)")
-def nms(scores: Tensor, tokens: VisionTokens, *, rounds: int = 1) -> Tensor:
+def nms(scores: Tensor, tokens: VisionTokens, *, rounds: Annotated[int, range(1, 1001)] = 1) -> Tensor:
     """The `num_keep` tokens least similar to any token that outranks them.
 
     red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. With more `rounds` each
