@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from models import clip, pixels
-from transformers import CLIPModel
+from qwen import Qwen
+from transformers import AutoModelForImageTextToText, CLIPModel
 
 import hf_vtp
 from hf_vtp import list_methods
@@ -51,12 +52,15 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     """One after the other, on a tiny random model in place of the one from the Hub."""
     model, pixel_values = clip("CLIPModel"), pixels(2)
     before = model.get_image_features(pixel_values=pixel_values).pooler_output
+    vlm, inputs = Qwen.model(), Qwen.inputs((1, 2))
     monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name: model)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda name: vlm)
     found = snippets("README.md")
-    assert len(found) == 2
-    names = {"pixel_values": pixel_values}
-    for snippet in found:
-        exec(snippet, names)
+    assert len(found) == 3
+    clip_names, names = {"pixel_values": pixel_values}, {"inputs": inputs}
+    for snippet, namespace in zip(found, (clip_names, clip_names, names), strict=True):
+        exec(snippet, namespace)
+    assert names["new_tokens"].shape == (2, 64)
     assert capsys.readouterr().out == f"{[round(0.7 * 36)] * 2}\n"
     assert torch.equal(model.get_image_features(pixel_values=pixel_values).pooler_output, before)
 
