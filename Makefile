@@ -15,17 +15,19 @@ PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: test demo env lint format readme clean
-
-env: $(VENV)/.made
+.PHONY: test demo lint format readme clean
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt hatchling editables
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+	touch $@
+
+$(VENV)/.made-for-tests: $(VENV)/.made
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
 	touch $@
 
-$(OLDEST)/.made: constraints-oldest.txt $(VENV)/.made
+$(OLDEST)/.made: constraints-oldest.txt $(VENV)/.made-for-tests
 	rm -rf $(OLDEST)
 	$(PIP) install -q --no-deps --target $(OLDEST) -r constraints-oldest.txt
 	touch $@
@@ -35,21 +37,21 @@ test: lint $(OLDEST)/.made
 	PYTHONPATH=$(OLDEST) $(PY) -c "import transformers as t; assert t.__version__ == '$(OLDEST_VERSION)', t.__version__"
 	PYTHONPATH=$(OLDEST) $(PYTEST) -m models
 
-demo: env
+demo: $(VENV)/.made
 	mkdir -p $(ARTIFACTS)
 	$(PY) scripts/bench_clip.py --weights random --method vtp qk_topk --keep-ratio 0.7 0.5 0.3 --layer 0 \
 		--batch-size 4 --rounds 5 --json $(ARTIFACTS)/bench_clip.json --plot $(ARTIFACTS)/bench_clip.png
 	@echo "the picture is in $(ARTIFACTS)/bench_clip.png, the rows in $(ARTIFACTS)/bench_clip.json"
 
-lint: env
+lint: $(VENV)/.made-for-tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-format: env
+format: $(VENV)/.made-for-tests
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-readme: env
+readme: $(VENV)/.made
 	$(PY) scripts/update_readme.py
 
 clean:
