@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 24  # float32 numbers in one block of one image: 64 MiB
+BLOCK_ELEMENTS = 1 << 22  # float32 numbers in one block of one image: 16 MiB
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
