@@ -13,7 +13,13 @@ from .vlm import VLMAdapter
 
 def states_read(layer: int | list[int], num_layers: int) -> list[int]:
     """Which of the tower's `num_layers` + 1 hidden states a vision_feature_layer names, counted from 0."""
-    return [i % (num_layers + 1) for i in ([layer] if isinstance(layer, int) else layer)]
+    layers = [layer] if isinstance(layer, int) else layer
+    if any(not -num_layers <= i <= num_layers or i == 0 for i in layers):
+        raise ValueError(
+            f"vision_feature_layer={layer} reads no layer's output of a tower with {num_layers}; "
+            f"choose from 1 to {num_layers} or -{num_layers} to -1"
+        )
+    return [i % (num_layers + 1) for i in layers]
 
 
 @register_adapter("llava")
