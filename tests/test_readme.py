@@ -1,6 +1,7 @@
 """What the README and CONTRIBUTING say is what the package does."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -91,3 +92,12 @@ def test_make_targets_that_are_named_exist():
         re.findall(r"^make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
     )
     assert {"demo", "test"} <= named <= targets
+
+
+def test_every_result_is_listed_with_its_command():
+    listed = (ROOT / "model_cards" / "README.md").read_text()
+    for file in (ROOT / "model_cards" / "results").rglob("*.json"):
+        name = file.relative_to(ROOT / "model_cards").as_posix()
+        command = json.loads(file.read_text())["command"]
+        assert f"`{name}`" in listed, name
+        assert f"--json model_cards/{name}" in command and " /" not in command, command
