@@ -42,7 +42,7 @@ def plot(target: Path, title: str, rows: list[dict]) -> None:
     figure.suptitle(title, fontsize=11)
     handles, names = axes[0].get_legend_handles_labels()
     columns = [*handles[::2], *handles[1::2]], [*names[::2], *names[1::2]]  # measured left, bounds right
-    figure.legend(*columns, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*columns, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for ax, own in zip(axes, points, strict=True):
         place_labels(ax, own)
@@ -68,7 +68,7 @@ def _draw(axes, across: str, rows: list[dict]) -> list[tuple[float, float, str, 
         style = {"color": f"C{i}", "marker": "os^Dvp"[i % 6], "markersize": 5}
         axes.plot(x, y, label=f"{line}, measured", linewidth=1.5, **style)
         bound = [row["ttft_flop_ratio"] for row in own]
-        axes.plot(x, bound, label=f"{line}, FLOP bound", linewidth=1, linestyle="--", mfc="none", **style)
+        axes.plot(x, bound, label=f"{line}, by FLOPs", linewidth=1, linestyle="--", mfc="none", **style)
         points += [(at, up, f"{up:.2f}×", f"C{i}") for at, up in zip(x, y, strict=True)]
     axes.margins(x=0.12, y=0.12)
     axes.grid(alpha=0.25)
@@ -78,4 +78,4 @@ def _draw(axes, across: str, rows: list[dict]) -> list[tuple[float, float, str, 
 def _line(row: dict) -> str:
     if row["layer"] == "output":
         return f"{row['method']}, after the tower"
-    return f"{row['method']}, after block {where(row)} of the tower"
+    return f"{row['method']}, in the tower (block {where(row)})"
