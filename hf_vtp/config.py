@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
+from .mergers.lloyd import lloyd
 from .methods import METHODS, PARTS
+from .registry import Entry
 from .version import __version__
 
 OUTPUT = "output"
 POSITIONS = ("original", "compact")
 VIDEO_BUDGETS = ("frame", "clip")
+LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
 
 
 @dataclass
@@ -60,6 +63,9 @@ class VTPConfig:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {list(allowed)}")
         for part, table in PARTS.items():
             name, options = self.part(part)
+            if part == "merger" and "lloyd" in options:
+                LLOYD.check_options("lloyd", {"rounds": options["lloyd"]})
+                options = {name: value for name, value in options.items() if name != "lloyd"}
             table[name].check_options(name, options)
 
     def part(self, kind: str) -> tuple[str, dict]:
@@ -80,22 +86,36 @@ class VTPConfig:
         return replace(self, **overrides)
 
     def stages(
-        self, num_layers: int, default_layer: int, what: str = "the encoder"
+        self,
+        num_layers: int,
+        default_layer: int,
+        what: str = "the encoder",
+        has_output: bool = False,
     ) -> list[tuple[int, float]]:
         """(layer, share of the original count left after it) for every stage, layers ascending.
 
         `num_layers` is the number of layers after which pruning has an effect; "output" is the last of them.
+        Without a layer the method's own place counts, where it has one that the model has (`has_output`:
+        whether anything follows the tower); else the family's `default_layer`.
         """
-        layer = (
-            default_layer if self.layer is None else num_layers - 1 if self.layer == OUTPUT else self.layer
-        )
+        method = METHODS[self.method]
+        layer = self.layer
+        if layer is None:
+            layer = default_layer
+            if callable(method.layers):
+                layer = method.layers(num_layers)
+            elif method.layers == OUTPUT and has_output:
+                layer = OUTPUT
+        layer = num_layers - 1 if layer == OUTPUT else layer
         layers = [layer] if isinstance(layer, int) else list(layer)
         outside = [i for i in layers if not 0 <= i < num_layers]
         if outside:
             raise ValueError(f"layer {outside[0]} is beyond {what}; choose from 0 to {num_layers - 1}")
         ratios = self.keep_ratio
         if not isinstance(ratios, list):
-            ratios = [ratios ** ((i + 1) / len(layers)) for i in range(len(layers) - 1)] + [ratios]
+            done = [(i + 1) / len(layers) for i in range(len(layers) - 1)]
+            spread = {"geometric": lambda part: ratios**part, "linear": lambda part: 1 - (1 - ratios) * part}
+            ratios = [spread[method.schedule](part) for part in done] + [ratios]
         if len(ratios) != len(layers):
             raise ValueError(
                 f"keep_ratio has {len(ratios)} shares for {len(layers)} layers; give one per layer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .mergers import MERGERS
@@ -19,6 +20,9 @@ class Method:
     merger: str
     summary: str
     paper: str = ""
+    # where tokens leave unless the user says: "output", or layers of a tower with so many; None = the family's
+    layers: Callable[[int], list[int]] | str | None = None
+    schedule: str = "geometric"  # how several stages share the reduction
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)

@@ -12,17 +12,30 @@ from typing import Annotated, Literal, get_args, get_origin
 class Entry:
     """One row of a table.
 
-    `needs` names what the function looks at beyond hidden states: "key", "query", "attention" (both of them,
-    rotated) or "cls" (a [CLS] token). A stage records only that, and a tower that lacks it refuses.
-    `adaptive`: the number of kept tokens follows the image; `weighs`: sizes enter later attention.
+    `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
+    (queries and keys, rotated), "text" (the prompt) or "cls" (a [CLS] token). A stage records only that, and a
+    model that lacks it refuses.
+
+    `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
+    images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
+    different counts, padded with -1, as they are; others get rows of one count at a time.
+
+    `extra(num_keep, **options)`: how many of the kept a merger makes itself. `watches(layer, num_layers,
+    **options)`: layers that a stage at `layer` wants to know of, and `observe(tokens, **options)` what of
+    each: [B, N] float32, found by the stage in `tokens.seen`. `limit`: most tokens an image may have.
     """
 
     function: Callable
     summary: str
     paper: str = ""
     needs: tuple[str, ...] = ()
-    adaptive: bool = False
+    keep_ratio: Literal["exact", "target", "unused"] = "exact"
     weighs: bool = False
+    rows_differ: bool = False
+    extra: Callable[..., int] | None = None
+    watches: Callable[..., list[int]] | None = None
+    observe: Callable | None = None
+    limit: int | None = None
 
     def check_options(self, name: str, options: dict) -> None:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.

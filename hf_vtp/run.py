@@ -16,8 +16,9 @@ class Group:
     """Images of one size, and so of one count, that a stage prunes together."""
 
     images: range | list[int]
-    positions: Tensor | None  # [B, K] raster index of what the stage left; None = everything is there still
-    sizes: Tensor | None  # [B, K] float32, original tokens each one stands for; None = one
+    # [B, K] raster index of what the stage left, -1 for padding; None = everything is there still
+    positions: Tensor | None
+    sizes: Tensor | None  # [B, K] float32, original tokens each one stands for, 0 for padding; None = one
     outcome: Outcome | None  # None = nothing was to leave
 
 
@@ -31,4 +32,6 @@ class Run:
 
     grids: list[tuple[int, int, int]]  # (frames, rows, columns) of each image, in tokens
     stages: dict[int, list[Group]] = field(default_factory=dict)  # by layer
+    # by layer, what a method asked to observe of it, of the tokens still there
+    seen: dict[int, Tensor] = field(default_factory=dict)
     layout: dict = field(default_factory=dict)  # what a family keeps for the layers behind a stage

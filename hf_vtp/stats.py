@@ -84,13 +84,13 @@ def _fill(stage: StageStats, image: int, group: Group, b: int, entered: Tensor |
     device = None if outcome is None else outcome.keep.device
     index = torch.arange(count, device=device) if entered is None else entered
     keep = torch.arange(len(index), device=index.device) if outcome is None else outcome.keep[b]
+    keep = keep[keep >= 0]  # without padding
     if outcome is None or outcome.assignment is None:
         assignment = torch.full_like(index, -1)
         assignment[keep] = torch.arange(len(keep), device=index.device)
     else:
-        assignment = outcome.assignment[b]
-    stage.keep_indices[image] = index[keep]
-    stage.assignment[image] = assignment
-    stage.sizes[image] = torch.ones(len(keep), device=index.device) if group.sizes is None else group.sizes[b]
-    stage.scores[image] = None if outcome is None else outcome.scores[b]
+        assignment = outcome.assignment[b, : len(index)]
+    sizes = torch.ones(len(keep), device=index.device) if group.sizes is None else group.sizes[b, : len(keep)]
+    stage.keep_indices[image], stage.assignment[image], stage.sizes[image] = index[keep], assignment, sizes
+    stage.scores[image] = None if outcome is None else outcome.scores[b, : len(index)]
     return index[keep]

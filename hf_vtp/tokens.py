@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,23 +35,32 @@ def num_keep(num_tokens: int, keep_ratio: float, min_keep: int = 1, max_keep: in
 class VisionTokens:
     """Patch tokens (or merge units) of B images of one size; prefix tokens ([CLS], registers) are excluded.
 
-    Shapes: B images, N tokens each, D channels, H heads of d channels, P prefix tokens.
+    Shapes: B images, N tokens each, D channels, H heads of d channels, P prefix tokens, M patches a token.
     """
 
-    hidden_states: (
-        Tensor  # [B, N, D] output of the pruned layer, in raster order; of a unit the patches' mean
-    )
+    # [B, N, D] output of the pruned layer, in raster order; of a unit the patches' mean
+    hidden_states: Tensor
     num_keep: int  # tokens that stay after this stage; a target where the count follows the image
     grid: tuple[int, int, int]  # frames, rows, columns of the whole image
+    share: float = 1.0  # of the tokens that entered this stage, what is to stay
+    min_keep: int = 1  # bounds of a count that follows the image
+    max_keep: int | None = None
+    remaining: int = 0  # layers from this stage to the last one
+    target: int = 1  # tokens that stay after the last stage
     positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
     full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer; rotated if attention is needed
     full_key: Tensor | None = None  # [B, H, P + N·M, d]
+    full_value: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
-    text: Tensor | None = None  # [B, T, D'] prompt embeddings where the family has them
+    seen: dict[int, Tensor] = field(default_factory=dict)  # [B, N] by layer, what a method asked to observe
+    text: Tensor | None = None  # [B, T, D'] embeddings of the prompt's text
+    text_valid: Tensor | None = None  # [B, T] False where text is padding
+    project: Callable[[Tensor], Tensor] | None = None  # content into the space of the text, [B, N, D']
+    groups: Tensor | None = None  # [B, N] place in `keep` of each token's group, if the selector made groups
 
     @property
     def query(self) -> Tensor:
@@ -64,6 +73,11 @@ class VisionTokens:
         return self.full_key[:, :, self.num_prefix_tokens :]
 
     @property
+    def value(self) -> Tensor:
+        """[B, H, N·M, d]"""
+        return self.full_value[:, :, self.num_prefix_tokens :]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(B, N)"""
         return self.hidden_states.shape[0], self.hidden_states.shape[1]
@@ -73,34 +87,110 @@ class VisionTokens:
         """What a merger merges, [B, N, M·D]: the hidden states, or a unit's patches side by side."""
         return self.hidden_states if self.patches is None else self.patches.flatten(2)
 
+    @property
+    def num_patches(self) -> int:
+        """M"""
+        return 1 if self.patches is None else self.patches.shape[2]
+
+    def place(self) -> Tensor:
+        """Raster index of each token, [B, N]."""
+        if self.positions is not None:
+            return self.positions
+        return torch.arange(self.shape[1], device=self.hidden_states.device).expand(self.shape)
+
     def per_token(self, x: Tensor) -> Tensor:
         """The mean over the patches of each token: [..., N·M] to [..., N]."""
         return x if self.patches is None else x.unflatten(-1, self.patches.shape[1:3]).mean(dim=-1)
 
+    def in_float32(self) -> VisionTokens:
+        """The same with queries and keys in float32, for work that reads them block after block."""
+        return replace(self, full_query=self.full_query.float(), full_key=self.full_key.float())
+
     def attention(self, rows: slice) -> Tensor:
-        """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32."""
+        """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32.
+
+        Tokens of another frame and padding are not attended to.
+        """
         query, key = self.full_query[:, :, rows].float(), self.full_key.float()
-        return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        for blind in self._blind(rows):
+            logits = logits.masked_fill(blind.unsqueeze(1), float("-inf"))
+        return logits.softmax(dim=-1)
+
+    def _blind(self, rows: slice) -> Iterator[Tensor]:
+        """What no query of these rows sees, bool [B, 1 or rows, P + N·M]."""
+        frames, height, width = self.grid
+        if frames > 1:  # such towers have no prefix
+            frame = (self.place() // (height * width)).repeat_interleave(self.num_patches, dim=1)
+            yield frame[:, rows, None] != frame[:, None]
+        if self.valid is not None:
+            yield ~self._valid_patches().unsqueeze(1)
+
+    def _valid_patches(self) -> Tensor:
+        """`valid` of every query and key, prefix included, [B, P + N·M]."""
+        valid = self.valid.repeat_interleave(self.num_patches, dim=1)
+        return torch.nn.functional.pad(valid, (self.num_prefix_tokens, 0), value=True)
 
     def cls_attention(self) -> Tensor:
         """Attention of [CLS] to each token, [B, H, N]: one row, so it costs O(N)."""
         row = self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :]
         return self.per_token(row)
 
+    def attention_blocks(self) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, stop, rows [B, H, stop - start, P + N·M]) over all queries; rows of padding are zero."""
+        tokens, length = self.in_float32(), self.full_query.shape[2]
+        for start, stop in row_blocks(length, length * self.full_query.shape[1]):
+            rows = tokens.attention(slice(start, stop))
+            if self.valid is not None:
+                rows = rows * self._valid_patches()[:, None, start:stop, None]
+            yield start, stop, rows
+
     def received_attention(self) -> Tensor:
         """Attention each token receives from all, prefix included, [B, H, N]; summed in blocks of rows."""
-        length = self.full_query.shape[2]
         received = 0.0
-        for start, stop in row_blocks(length, length * self.full_query.shape[1]):
-            received = received + self.attention(slice(start, stop)).sum(dim=2)
+        for _, _, rows in self.attention_blocks():
+            received = received + rows.sum(dim=2)
         return self.per_token(received[:, :, self.num_prefix_tokens :])
+
+    def salience(self) -> Tensor:
+        """Attention of [CLS] to each token, mean over heads, [B, N]; sums to at most one.
+
+        Where a tower has no [CLS], the attention that a token receives, mean over heads and queries.
+        """
+        if self.num_prefix_tokens:
+            return self.cls_attention().mean(dim=1)
+        queries = self.full_query.shape[2] if self.valid is None else self._valid_patches().sum(1)[:, None]
+        return self.received_attention().mean(dim=1) * self.num_patches / queries
 
     def unit_hidden_states(self) -> Tensor:
         """Hidden states of length one in float32, [B, N, D]; their products are cosines."""
         return torch.nn.functional.normalize(self.hidden_states.float(), dim=-1)
 
+    def unit_keys(self) -> Tensor:
+        """Keys, mean over the heads, of length one in float32, [B, N, d]."""
+        keys = self.key.float().mean(dim=1)  # [B, N·M, d]
+        return torch.nn.functional.normalize(self.per_token(keys.transpose(1, 2)).transpose(1, 2), dim=-1)
+
+    def unit_joint_states(self) -> Tensor:
+        """Tokens in the space of the text, of length one in float32, [B, N, D']."""
+        return torch.nn.functional.normalize(self.project(self.content).float(), dim=-1)
+
     def weights(self) -> Tensor:
-        """`sizes`, or ones, [B, N] float32."""
+        """`sizes`, or ones, [B, N] float32; 0 for padding."""
         if self.sizes is not None:
             return self.sizes
+        if self.valid is not None:
+            return self.valid.float()
         return torch.ones(self.shape, dtype=torch.float32, device=self.hidden_states.device)
+
+    def rows(self, images: Tensor, count: int) -> VisionTokens:
+        """The first `count` tokens of some images [b], as a view of its own without padding."""
+        length = self.num_prefix_tokens + count * self.num_patches
+        by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
+        by_patch = ("full_query", "full_key", "full_value")
+        fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
+        fields = {name: None if x is None else x[images] for name, x in fields.items()}
+        fields |= {name: None if fields[name] is None else fields[name][:, :count] for name in by_token}
+        fields |= {name: None if fields[name] is None else fields[name][:, :, :length] for name in by_patch}
+        seen = {layer: x[images, :count] for layer, x in self.seen.items()}
+        return replace(self, **fields, seen=seen, valid=None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .config import VTPConfig
-from .pruner import entry, needs
+from .pruner import adaptive, needs, watched, weighs
 from .run import RUN, Run
 from .stats import VTPStats, collect
+from .text import Text
+from .tokens import num_keep
 
 
 class Tower:
@@ -24,12 +26,15 @@ class Tower:
         self.config = config
         self.stages = dict(stages)
         self.needs = needs(config)
+        self.adaptive = adaptive(config)
+        self.watched = watched(config, list(self.stages), len(self.layers(module)))
+        self.text: Text | None = None  # of the prompts around the images of the forward in progress
         if "cls" in self.needs and not self.num_prefix_tokens:
             raise ValueError(
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
-        self.weighs = entry(config, "merger").weighs
+        self.weighs = weighs(config)
         self.run: Run | None = None  # of the forward in progress
         self.last: Run | None = None  # of the last one that came to its end
         self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
@@ -54,6 +59,27 @@ class Tower:
         `states` are the outputs of `projections` in this very forward, and the layer's `position_embeddings`.
         """
         raise NotImplementedError(f"{type(self).__name__} must prune")
+
+    def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
+        """Put into `run.seen[layer]` what a method asked to observe of this layer."""
+        raise NotImplementedError(f"{type(self).__name__} must observe layers")
+
+    def amounts(self, layer: int, num_tokens: int) -> dict:
+        """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to leave."""
+        config, last = self.config, max(self.stages)
+        bounds = {"min_keep": config.min_keep, "max_keep": config.max_keep}
+        before = self.layer_hooks[layer].behind
+        return {
+            "num_keep": num_keep(num_tokens, self.stages[layer], **bounds),
+            "target": num_keep(num_tokens, self.stages[last], **bounds),
+            "share": self.stages[layer] / (1.0 if before is None else self.stages[before]),
+            "remaining": last - layer,
+            **bounds,
+        }
+
+    def leaves_all(self, layer: int, num_tokens: int, num_keep: int) -> bool:
+        """Whether a stage has nothing to do. Counts that follow the image are not known before."""
+        return self.stages[layer] == 1 if self.adaptive else num_keep >= num_tokens
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """A layer's arguments made fit for what the stage at layer `hooks.behind` left."""
@@ -105,6 +131,7 @@ class LayerHooks:
         self.index = index
         self.layer = layer
         self.stage = index in tower.stages
+        self.reads = self.stage or index in tower.watched  # its queries, keys and values
         self.behind = max(
             (s for s in tower.stages if s < index), default=None
         )  # the stage that feeds this layer
@@ -114,7 +141,7 @@ class LayerHooks:
 
     def attach(self) -> list:
         handles = [self.layer.register_forward_pre_hook(self._before, with_kwargs=True)]
-        if self.stage:
+        if self.reads:
             # prepend: Transformers installs its output capture lazily, and it must see the narrowed tensor
             handles.append(self.layer.register_forward_hook(self._after, prepend=True))
         self.bind()
@@ -123,7 +150,7 @@ class LayerHooks:
     def bind(self) -> None:
         """Follow projections that were replaced since the last forward, as PEFT wraps and merges them."""
         self.tower.bind(self)
-        if not self.stage or not self.tower.needs:
+        if not self.reads or not self.tower.needs:
             return
         for name, module in self.tower.projections(self.layer).items():
             recorder = self.recorders.setdefault(name, Recorder())
@@ -145,7 +172,7 @@ class LayerHooks:
             recorder.armed = True
         if self.behind is not None:
             args, kwargs = self.tower.narrow(run, self, args, kwargs)
-        self.rope = kwargs.get("position_embeddings") if self.stage else None
+        self.rope = kwargs.get("position_embeddings") if self.reads else None
         return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple, output):
@@ -155,9 +182,13 @@ class LayerHooks:
         states = {name: recorder.take() for name, recorder in self.recorders.items()}
         if self.rope is not None:
             states["position_embeddings"], self.rope = self.rope, None
-        if isinstance(output, tuple):
-            return (self.tower.prune(run, self.index, output[0], states), *output[1:])
-        return self.tower.prune(run, self.index, output, states)
+        hidden_states = output[0] if isinstance(output, tuple) else output
+        if self.index in self.tower.watched and self.index not in run.seen:  # not in a replay
+            self.tower.observe(run, self.index, hidden_states, states)
+        if not self.stage:
+            return None
+        hidden_states = self.tower.prune(run, self.index, hidden_states, states)
+        return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 
 
 class Recorder:

@@ -67,7 +67,7 @@ WRONG_VALUES = [
     ({"merger_options": {"lloyd": "2"}}, "type int"),
     ({"method": "random", "scorer_options": {"seed": "a"}}, "type int"),
     ({"method": "qk_topk", "selector_options": {"rounds": 2}}, "unknown option 'rounds' for 'top_k'"),
-    ({"method": "uniform", "merger_options": {"lloyd": 2}}, "unknown option 'lloyd' for 'drop'"),
+    ({"method": "uniform", "merger_options": {"rounds": 2}}, "unknown option 'rounds' for 'drop'"),
 ]
 
 

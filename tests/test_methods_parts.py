@@ -6,6 +6,7 @@ from oracles import nms_absorb
 
 from hf_vtp import VisionTokens
 from hf_vtp.mergers import MERGERS
+from hf_vtp.mergers.lloyd import lloyd
 from hf_vtp.scorers import SCORERS
 from hf_vtp.scorers.uniform import regular_grid
 from hf_vtp.selectors import SELECTORS
@@ -52,11 +53,11 @@ def test_row_blocks_change_nothing(monkeypatch):
     x = torch.randn(2, 33, 8, generator=torch.Generator().manual_seed(0))
     tokens, scores = tokens_of(x, 12), torch.randn(2, 33, generator=torch.Generator().manual_seed(1))
     whole = SELECTORS["nms"].function(scores, tokens, rounds=3)
-    merged = MERGERS["absorb"].function(tokens, whole, lloyd=1)
+    merged = lloyd(tokens, whole, x[:, :12], rounds=2)
     monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 100)
     assert len(list(row_blocks(33, 33))) == 11
     assert torch.equal(SELECTORS["nms"].function(scores, tokens, rounds=3), whole)
-    for a, b in zip(MERGERS["absorb"].function(tokens, whole, lloyd=1), merged, strict=True):
+    for a, b in zip(lloyd(tokens, whole, x[:, :12], rounds=2), merged, strict=True):
         torch.testing.assert_close(a, b)
 
 

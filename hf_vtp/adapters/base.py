@@ -20,10 +20,17 @@ class Adapter:
     The constructor validates and changes nothing; `attach` puts the hooks on, `detach` takes them off.
     """
 
+    reads_text = False  # whether images come with a prompt of their own
+
     def __init__(self, model: nn.Module, config: VTPConfig):
         self.model = model
         self.config = config
         self.tower = self.make_tower(model, config)
+        if "text" in self.tower.needs and not self.reads_text:
+            raise ValueError(
+                f"method {config.method!r} compares image tokens with the text of a prompt, which "
+                f"{type(model).__name__} does not have; choose one that needs no text, see list_methods()"
+            )
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
         """The tower with its stages; raises ValueError for a layer where pruning has no effect."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ..config import OUTPUT, VTPConfig
-from ..pruner import Outcome, prune
+from ..pruner import observe, prune
 from ..run import Group, Run
-from ..tokens import VisionTokens, num_keep, take
+from ..tokens import VisionTokens, take
 from ..tower import LayerHooks, Tower
 from .base import Adapter, register_adapter, register_tower, tower_for
 
@@ -25,6 +26,7 @@ class CLIPTower(Tower):
 
     def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
         super().__init__(module, config, stages)
+        self.masks = self.weighs or self.adaptive  # later layers get a mask
         self.own_configs = {}  # of attentions that run on SDPA meanwhile, by layer
 
     @classmethod
@@ -32,7 +34,9 @@ class CLIPTower(Tower):
         return module.encoder.layers
 
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
-        return {"full_query": layer.self_attn.q_proj, "full_key": layer.self_attn.k_proj}
+        attention = layer.self_attn
+        modules = {"full_query": attention.q_proj, "full_key": attention.k_proj}
+        return modules | ({"full_value": attention.v_proj} if "value" in self.needs else {})
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         pixel_values = args[0] if args else kwargs.get("pixel_values")
@@ -43,39 +47,59 @@ class CLIPTower(Tower):
         return Run([(1, height // patch, width // patch)] * batch), kwargs
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
-        prefix = hidden_states[:, : self.num_prefix_tokens]
-        patches = hidden_states[:, self.num_prefix_tokens :]
-        entered = (
-            run.stages[self.layer_hooks[layer].behind][0]
-            if self.layer_hooks[layer].behind is not None
-            else None
-        )
-        positions, sizes = (entered.positions, entered.sizes) if entered else (None, None)
-        frames, rows, columns = run.grids[0]
-        count = num_keep(rows * columns, self.stages[layer], self.config.min_keep, self.config.max_keep)
-        images = range(patches.shape[0])
-        if count >= patches.shape[1]:
-            run.stages[layer] = [Group(images, positions, sizes, None)]
+        p, entered = self.num_prefix_tokens, self.entered(run, layer)
+        _, rows, columns = run.grids[0]
+        amounts = self.amounts(layer, rows * columns)
+        if self.leaves_all(layer, hidden_states.shape[1] - p, amounts["num_keep"]):
+            run.stages[layer] = [replace(entered, outcome=None)]
+            run.layout[layer] = run.layout.get(self.layer_hooks[layer].behind)
             return hidden_states
-        tokens = VisionTokens(
-            hidden_states=patches,
-            num_keep=count,
-            grid=(frames, rows, columns),
-            positions=positions,
-            sizes=sizes,
-            num_prefix_tokens=self.num_prefix_tokens,
-            layer=layer,
-            **{name: self.split_heads(layer, x) for name, x in states.items()},
-        )
+        tokens = self.tokens(run, layer, hidden_states[:, p:], states, **amounts)
         replayed = run.stages.get(layer)
         outcome = prune(tokens, self.config, replayed[0].outcome if replayed else None)
-        narrowed = torch.cat([prefix, outcome.hidden_states], dim=1)  # [B, P + K, D]
+        narrowed = torch.cat([hidden_states[:, :p], outcome.hidden_states], dim=1)  # [B, P + K, D]
         if replayed is None:
             outcome.hidden_states = None
-            positions = outcome.keep if positions is None else take(positions, outcome.keep)
-            run.stages[layer] = [Group(images, positions, outcome.sizes, outcome)]
-            run.layout[layer] = self.size_bias(outcome, narrowed.dtype)
+            index = outcome.keep.clamp(min=0) if self.adaptive else outcome.keep
+            positions = index if entered.positions is None else take(entered.positions, index)
+            sizes = outcome.sizes
+            if self.adaptive:
+                positions = positions.where(outcome.keep >= 0, -1)
+                sizes = (outcome.keep >= 0).float() if sizes is None else sizes
+            run.stages[layer] = [Group(entered.images, positions, sizes, outcome)]
+            run.seen = {watched: take(x, index) for watched, x in run.seen.items()}
+            run.layout[layer] = self.key_bias(sizes, narrowed.dtype)
         return narrowed
+
+    def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
+        hidden_states = hidden_states[:, self.num_prefix_tokens :]
+        tokens = self.tokens(run, layer, hidden_states, states, num_keep=hidden_states.shape[1])
+        run.seen[layer] = observe(tokens, self.watched[layer])
+
+    def entered(self, run: Run, layer: int) -> Group:
+        """What the stage before left."""
+        behind = self.layer_hooks[layer].behind
+        return Group(range(len(run.grids)), None, None, None) if behind is None else run.stages[behind][0]
+
+    def tokens(
+        self, run: Run, layer: int, patches: Tensor, states: dict[str, Tensor], **amounts
+    ) -> VisionTokens:
+        """The view of all images' tokens [B, N, D] behind a layer."""
+        entered = self.entered(run, layer)
+        padded = self.adaptive and entered.positions is not None
+        return VisionTokens(
+            hidden_states=patches,
+            grid=run.grids[0],
+            positions=entered.positions,
+            sizes=entered.sizes,
+            valid=entered.positions >= 0 if padded else None,
+            num_prefix_tokens=self.num_prefix_tokens,
+            layer=layer,
+            seen=run.seen,
+            **amounts,
+            **({} if self.text is None else self.text.of(entered.images)),
+            **{name: self.split_heads(layer, x) for name, x in states.items()},
+        )
 
     def kept(self) -> Tensor:
         """Which tokens the last forward left of each image, bool [images, N]."""
@@ -83,20 +107,27 @@ class CLIPTower(Tower):
         _, rows, columns = self.last.grids[0]
         if group.positions is None:
             return torch.ones(len(group.images), rows * columns, dtype=torch.bool)
-        kept = torch.zeros(len(group.images), rows * columns, dtype=torch.bool, device=group.positions.device)
-        return kept.scatter(1, group.positions, True)
+        kept = torch.zeros(len(group.images), rows * columns + 1, dtype=torch.bool, device=group.positions.device)
+        return kept.scatter(1, group.positions % (rows * columns + 1), True)[:, :-1]  # padding: the last column
+
+    def left(self) -> Tensor | None:
+        """Which rows of the last forward's output are tokens, bool [images, K]; None = all are."""
+        positions = self.last.stages[max(self.stages)][0].positions
+        return positions >= 0 if self.adaptive and positions is not None else None
 
     def split_heads(self, layer: int, states: Tensor) -> Tensor:
         """[B, L, D] to [B, H, L, d]"""
         attention = self.layer_hooks[layer].layer.self_attn
         return states.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
 
-    def size_bias(self, outcome: Outcome, dtype: torch.dtype) -> Tensor | None:
-        """log(size) of each key, 0 for the prefix, as an additive mask [B, 1, 1, P + K]."""
-        if outcome.sizes is None or not self.weighs:
+    def key_bias(self, sizes: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the logits of each key, [B, 1, 1, P + K]: log(size); for padding, all it takes."""
+        if sizes is None or not self.masks:
             return None
-        bias = torch.nn.functional.pad(outcome.sizes.log(), (self.num_prefix_tokens, 0))
-        return bias.to(dtype)[:, None, None]
+        weight = sizes.log() if self.weighs else torch.zeros_like(sizes)
+        if self.adaptive:
+            weight = weight.masked_fill(sizes == 0, torch.finfo(dtype).min)
+        return torch.nn.functional.pad(weight, (self.num_prefix_tokens, 0)).to(dtype)[:, None, None]
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         bias = run.layout.get(hooks.behind)
@@ -108,8 +139,8 @@ class CLIPTower(Tower):
         return args, {**kwargs, "attention_mask": bias}
 
     def bind(self, hooks: LayerHooks) -> None:
-        """FlashAttention reads a mask as padding only: where sizes weigh it gives way to SDPA."""
-        if hooks.behind is None or not self.weighs:
+        """FlashAttention takes no mask of floats: where there is one it gives way to SDPA."""
+        if hooks.behind is None or not self.masks:
             return
         attention, native = hooks.layer.self_attn, self.module.config
         if attention.config is not native and attention.config is not self.own_configs.get(hooks.index):

@@ -40,7 +40,7 @@ class LlavaAdapter(VLMAdapter):
         layer = model.config.vision_feature_layer
         depth = min(states_read(layer, len(cls.layers(module))))
         what = f"the last layer that feeds what LLaVA reads (vision_feature_layer={layer})"
-        return cls(module, config, config.stages(depth, default_layer=depth // 2, what=what))
+        return cls(module, config, config.stages(depth, depth // 2, what, has_output=True))
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
@@ -48,6 +48,11 @@ class LlavaAdapter(VLMAdapter):
         if layer is None:
             layer = self.model.config.vision_feature_layer  # which may have changed since apply_vtp
         depth = min(states_read(layer, len(self.tower.layer_hooks)))
+        if "text" in self.tower.needs and isinstance(layer, list) and len(layer) > 1:
+            raise NotImplementedError(
+                f"method {self.config.method!r} compares single tokens with the prompt, which vision_feature_layer="
+                f"{layer} has several layers for; choose another method"
+            )
         if max(self.tower.stages) >= depth:
             raise ValueError(
                 f"vision_feature_layer={layer} reads a state from before the stage at layer "
@@ -61,11 +66,25 @@ class LlavaAdapter(VLMAdapter):
         output = self.inner.get_image_features(
             pixel_values=self.pixels(arguments, "pixel_values"), return_dict=True, **told
         )
-        strategy = (
-            arguments.get("vision_feature_select_strategy")
-            or self.model.config.vision_feature_select_strategy
-        )
-        prefix = self.tower.num_prefix_tokens if strategy == "full" else 0
+        prefix = self.prefix(arguments)
         kept = self.tower.kept()  # [images, N]
         kept = torch.nn.functional.pad(kept, (prefix, 0), value=True)
-        return {"pixel_values": torch.cat(list(output.pooler_output))}, {"pixel_values": kept.flatten()}
+        features, left = torch.cat(list(output.pooler_output)), self.tower.left()
+        if left is not None:
+            left = torch.nn.functional.pad(left, (prefix, 0), value=True)
+            features = features[left.flatten().to(features.device)]
+        return {"pixel_values": features}, {"pixel_values": kept.flatten()}
+
+    def prefix(self, arguments: dict) -> int:
+        """Prefix tokens of each image that go to the language model."""
+        strategy = arguments.get("vision_feature_select_strategy")
+        strategy = strategy or self.model.config.vision_feature_select_strategy
+        return self.tower.num_prefix_tokens if strategy == "full" else 0
+
+    def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
+        patch, pixels = self.tower.module.config.patch_size, arguments["pixel_values"]
+        count = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch) + self.prefix(arguments)
+        return {"pixel_values": [count] * pixels.shape[0]}
+
+    def project(self, content: Tensor) -> Tensor:
+        return self.inner.multi_modal_projector(content)

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import VTPConfig
+from ..ragged import places
 from ..sequence import Condensed, Memory, condense, plain_memory
+from ..text import Text
+from ..tokens import take
 from ..tower import Tower
 
 
@@ -33,6 +36,7 @@ class PromptReader:
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     config: VTPConfig
+    reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
     media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
 
@@ -43,6 +47,28 @@ class PromptReader:
         which placeholders were kept, bool [number of placeholders].
         """
         raise NotImplementedError(f"{type(self).__name__} must encode its images")
+
+    def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
+        """Placeholders of each image, by argument with pixels."""
+        raise NotImplementedError(f"{type(self).__name__} must count its placeholders")
+
+    def project(self, content: Tensor) -> Tensor:
+        """A tower's tokens [B, N, M·D] in the language model's space, [B, N, D']."""
+        raise NotImplementedError(f"{type(self).__name__} must project tokens")
+
+    def text_around(
+        self, arguments: dict, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict
+    ) -> Text:
+        """The text of a call's new columns, whose mask is [B, n]."""
+        is_text, rows = mask != 0, {}
+        for name, counts in self.tokens_per_image(arguments).items():
+            is_text = is_text & ~placeholders[name]
+            row = torch.nonzero(placeholders[name])[:, 0]
+            self.check_placeholders(name, len(row), sum(counts))
+            rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
+        index = places(is_text)
+        text = take(embeds, index.clamp(min=0)) if ids is None else self.embed(take(ids, index.clamp(min=0)))
+        return Text(text, index >= 0, rows, self.project, next(iter(rows)))
 
     def local_positions(self, arguments: dict, mask: Tensor, generating: bool) -> tuple[Tensor, Tensor]:
         """Positions [..., B, n] the model itself gives to `n` columns, from their start on, and the next one.
@@ -72,7 +98,12 @@ class PromptReader:
         check_columns(mask, memory.length + n)
         positions = self.positions_of(arguments, memory, mask[:, -n:], generating)
         placeholders = self.placeholders(ids, embeds)
-        features, kept = self.encode(arguments)
+        if "text" in self.tower.needs and any(arguments.get(name) is not None for name in self.media):
+            self.tower.text = self.text_around(arguments, ids, embeds, mask[:, -n:], placeholders)
+        try:
+            features, kept = self.encode(arguments)
+        finally:
+            self.tower.text = None
         alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
         for name, keep in kept.items():
             where = placeholders[name]

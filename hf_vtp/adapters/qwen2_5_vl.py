@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import transformers
 from packaging.version import Version
@@ -38,7 +40,7 @@ class QwenAdapter(VLMAdapter):
         whole = getattr(module, "fullatt_block_indexes", [])  # blocks that see a whole frame
         default = min([i for i in whole if i < depth - 1], default=depth // 4)
         self.runs: list[Run] = []
-        return cls(module, config, config.stages(depth, default_layer=default))
+        return cls(module, config, config.stages(depth, default, has_output=True))
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
@@ -56,6 +58,8 @@ class QwenAdapter(VLMAdapter):
                 continue
             if arguments.get(self.grids[name]) is None:
                 raise ValueError(f"{name} come without {self.grids[name]}; pass what the processor returned")
+            if self.tower.text is not None:
+                self.tower.text = replace(self.tower.text, medium=name)
             pixels, grid = (self.pixels(arguments, n) for n in (name, self.grids[name]))
             output = getattr(self.inner, encoder)(pixels, grid, return_dict=True)
             self.runs.append(self.tower.last)
@@ -63,6 +67,16 @@ class QwenAdapter(VLMAdapter):
             table = torch.cat(list(output.pooler_output))
             features[name] = table[kept[name].to(table.device)]
         return features, kept
+
+    def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
+        size = self.inner.visual.spatial_merge_size**2
+        grids = {name: arguments.get(grid) for name, grid in self.grids.items() if arguments.get(name) is not None}
+        return {name: [t * h * w // size for t, h, w in grid.tolist()] for name, grid in grids.items()}
+
+    def project(self, content: Tensor) -> Tensor:
+        visual = self.inner.visual
+        patches = content.unflatten(-1, (visual.spatial_merge_size**2, -1)).flatten(0, -2)
+        return visual.merger(patches).unflatten(0, content.shape[:2])
 
     def stats(self) -> VTPStats:
         """Of the images, then of the videos of the last call."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from ..pruner import Outcome, prune
+from ..pruner import observe, prune
 from ..run import Group, Run
-from ..tokens import VisionTokens, num_keep
+from ..tokens import VisionTokens, take
 from ..tower import LayerHooks, Tower
 from .base import register_tower
+from .frames import members, of_parts, of_whole_images
 
 
 @register_tower("qwen2_5_vl_vision", "qwen2_vl_vision")
@@ -56,103 +59,147 @@ class QwenTower(Tower):
         return run, kwargs
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
-        behind = self.layer_hooks[layer].behind
-        order = run.layout["order"].to(hidden_states.device)  # raster index by slot of the unpruned sequence
-        slots = torch.arange(len(order), device=order.device) if behind is None else run.layout[behind]
-        units = hidden_states.view(len(slots), -1, hidden_states.shape[-1])  # [U, M, D] in window order
-        raster = torch.argsort(order[slots])  # images one after the other, each in raster order
-        entered = run.stages[behind] if behind is not None else whole_groups(run.grids)
         replayed = run.layout.get((layer, "chosen"))
+        units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))  # [U, M, D] in window order
         groups, rows, kept, chosen = [], [], [], []
-        for i, group in enumerate(entered):
-            place = raster[
-                self.places(run, entered, group, raster.device)
-            ]  # [B, N] units of the group's images
-            frames, height, width = run.grids[group.images[0]]
-            parts = frames if self.config.video_budget == "frame" else 1  # of an image, each with a budget
-            grid = (frames // parts, height, width)
+        for i, (group, place, tokens, member) in enumerate(self.views(run, layer, units, states)):
             outcome = None
-            tokens = self.tokens(units, place, grid, parts, group, layer, states)
-            if tokens.num_keep < tokens.shape[1]:
+            if not self.leaves_all(layer, tokens.shape[1], tokens.num_keep):
                 outcome = prune(tokens, self.config, replayed[i] if replayed else None)
             chosen.append(outcome)
             if outcome is None:
-                rows.append(units[place].flatten(0, 1))
-                kept.append(place.flatten())
-                groups.append(Group(group.images, group.positions, group.sizes, None))
+                rows.append(units[place[place >= 0]] if self.adaptive else units[place].flatten(0, 1))
+                kept.append(place[place >= 0] if self.adaptive else place.flatten())
+                groups.append(replace(group, outcome=None))
                 continue
-            rows.append(outcome.hidden_states.reshape(-1, *units.shape[1:]))
+            left = outcome.hidden_states.unflatten(-1, units.shape[1:])  # [B·parts, K, M, D]
             outcome.hidden_states = None
-            whole = of_whole_images(outcome, parts, tokens.shape[1])
-            kept.append(place.gather(1, whole.keep).flatten())
-            positions = whole.keep if group.positions is None else group.positions.gather(1, whole.keep)
+            rows.append(left[outcome.keep >= 0] if self.adaptive else left.flatten(0, 1))
+            whole = of_whole_images(outcome, len(tokens.hidden_states) // len(place), member, place.shape[1])
+            positions = whole.keep if group.positions is None else take(group.positions, whole.keep.clamp(min=0))
+            left = take(place, whole.keep.clamp(min=0))
+            if self.adaptive:
+                positions, left = positions.where(whole.keep >= 0, -1), left[whole.keep >= 0]
+            kept.append(left.flatten())
             groups.append(Group(group.images, positions, whole.sizes, whole))
         kept, rows = torch.cat(kept), torch.cat(rows)
         back = torch.argsort(kept)  # window order again
         if replayed is None:
-            run.stages[layer], run.layout[layer] = groups, slots[kept[back]]
+            run.stages[layer], run.layout[layer] = groups, self.slots(run, layer)[kept[back]]
             run.layout[layer, "chosen"] = chosen
+            run.seen = {watched: x[kept[back]] for watched, x in run.seen.items()}
         return rows[back].flatten(0, 1)
+
+    def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
+        units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))
+        seen = torch.zeros(len(units), device=units.device)
+        for _, place, tokens, member in self.views(run, layer, units, states):
+            found = observe(tokens, self.watched[layer])  # [B·parts, N]
+            place = of_parts(place, len(found) // len(place), member)
+            if member is not None:
+                place, found = place[member >= 0], found[member >= 0]
+            seen = seen.index_copy(0, place.flatten(), found.flatten())
+        run.seen[layer] = seen
+
+    def slots(self, run: Run, layer: int) -> Tensor:
+        """Which unit of the unpruned sequence each one is that comes out of a layer."""
+        behind, order = self.layer_hooks[layer].behind, run.layout["order"]
+        return torch.arange(len(order), device=order.device) if behind is None else run.layout[behind]
+
+    def views(
+        self, run: Run, layer: int, units: Tensor, states: dict[str, Tensor]
+    ) -> Iterator[tuple[Group, Tensor, VisionTokens, Tensor | None]]:
+        """Images of one grid together: what is known of them, where their units are, and the view of these.
+
+        Where: [B, N] places in `units` [U, M, D], -1 for padding. The view has a row for every part with a
+        budget of its own; where these may differ in length, [B·parts, n] says which columns are whose.
+        """
+        behind = self.layer_hooks[layer].behind
+        order = run.layout["order"].to(units.device)  # raster index by slot of the unpruned sequence
+        raster = torch.argsort(order[self.slots(run, layer)])  # images one after the other, in raster order
+        entered = run.stages[behind] if behind is not None else whole_groups(run.grids)
+        counts = {image: n for group in entered for image, n in zip(group.images, self.counts(run, group))}
+        for group in entered:
+            starts = [sum(counts[i] for i in range(image)) for image in group.images]
+            columns = torch.arange(max(counts[i] for i in group.images), device=raster.device)
+            place = torch.tensor(starts, device=raster.device)[:, None] + columns  # [B, N]
+            frames, height, width = run.grids[group.images[0]]
+            parts = frames if self.config.video_budget == "frame" else 1
+            grid, member = (frames // parts, height, width), None
+            positions = group.positions
+            if self.adaptive:
+                positions = columns.expand(len(starts), -1) if positions is None else positions
+                place = raster[place.where(positions >= 0, 0)].where(positions >= 0, -1)
+                member = members(positions, parts, math.prod(grid))
+            else:
+                place = raster[place]
+            group = replace(group, positions=positions)
+            yield group, place, self.tokens(run, layer, units, place, group, grid, member, states), member
+
+    def counts(self, run: Run, group: Group) -> list[int]:
+        """Units of each image of a group."""
+        if group.positions is None:
+            return [math.prod(run.grids[image]) for image in group.images]
+        if self.adaptive:
+            return (group.positions >= 0).sum(dim=1).tolist()
+        return [group.positions.shape[1]] * len(group.images)
 
     def tokens(
         self,
+        run: Run,
+        layer: int,
         units: Tensor,
         place: Tensor,
-        grid: tuple[int, int, int],
-        parts: int,
         group: Group,
-        layer: int,
+        grid: tuple[int, int, int],
+        member: Tensor | None,
         states: dict[str, Tensor],
     ) -> VisionTokens:
-        """The view of a group's units at `place` [B, N], each image in so many parts: [B·parts, N/parts]."""
-        patches = units[place.unflatten(1, (parts, -1)).flatten(0, 1)]  # [B, N, M, D]
-        of_part = lambda x: None if x is None else x.unflatten(1, (parts, -1)).flatten(0, 1)  # noqa: E731
-        positions = of_part(group.positions)
+        """The view of a group's units at `place` [B, N]: a row for each part of the size `grid`."""
+        size = math.prod(grid)
+        parts = math.prod(run.grids[group.images[0]]) // size
+        known = {"positions": group.positions, "sizes": group.sizes}
+        known = {name: None if x is None else of_parts(x, parts, member) for name, x in known.items()}
+        if known["positions"] is not None:
+            known["positions"] = known["positions"] % size
+        place, valid = of_parts(place, parts, member), None
+        if member is not None:
+            valid = member >= 0
+            known = {name: None if x is None else x.where(valid, 0) for name, x in known.items()}
+            place = place.where(valid, 0)
+        images = [image for image in group.images for _ in range(parts)]
+        amounts = self.amounts(layer, size) if layer in self.stages else {"num_keep": place.shape[1]}
+        patches = units[place]  # [B·parts, N, M, D]
         return VisionTokens(
             hidden_states=patches.float().mean(dim=2),
             patches=patches,
-            num_keep=num_keep(
-                math.prod(grid), self.stages[layer], self.config.min_keep, self.config.max_keep
-            ),
             grid=grid,
-            positions=None if positions is None else positions % math.prod(grid),
-            sizes=of_part(group.sizes),
+            valid=valid,
             layer=layer,
-            **self.queries_and_keys(states, len(units), place, parts, layer),
+            seen={watched: x[place] for watched, x in run.seen.items()},
+            **known,
+            **amounts,
+            **({} if self.text is None else self.text.of(images)),
+            **self.attention_states(states, len(units), place, layer),
         )
 
-    def queries_and_keys(
-        self, states: dict[str, Tensor], num_units: int, place: Tensor, parts: int, layer: int
+    def attention_states(
+        self, states: dict[str, Tensor], num_units: int, place: Tensor, layer: int
     ) -> dict[str, Tensor]:
-        """Queries and keys [B·parts, H, N/parts·M, d] of the units at `place`, rotated where it matters."""
+        """Queries, keys and values [B, H, N·M, d] of the units at `place` [B, N], rotated where it matters."""
         if "qkv" not in states:
             return {}
         heads = self.layer_hooks[layer].layer.attn.num_heads
-        packed = states["qkv"].unflatten(-1, (3, heads, -1))  # [patches, 3, H, d]
-        query, key = packed[:, 0], packed[:, 1]
+        query, key, value = states["qkv"].unflatten(-1, (3, heads, -1)).unbind(1)  # [patches, H, d]
         if "attention" in self.needs:
             query, key = apply_rotary_pos_emb_vision(query, key, *states["position_embeddings"])
 
         def of_units(x: Tensor) -> Tensor:
-            x = x.unflatten(0, (num_units, -1))[place]  # [B, N, M, H, d]
-            return x.unflatten(1, (parts, -1)).flatten(0, 1).flatten(1, 2).transpose(1, 2)
+            return x.unflatten(0, (num_units, -1))[place].flatten(1, 2).transpose(1, 2)
 
-        return {"full_query": of_units(query), "full_key": of_units(key)}
-
-    def places(self, run: Run, entered: list[Group], group: Group, device: torch.device) -> Tensor:
-        """[B, N] places of a group's units in the raster order of all images."""
-        counts = [0] * len(run.grids)
-        for other in entered:
-            for image in other.images:
-                counts[image] = self.count(run, other)
-        starts = [sum(counts[:image]) for image in group.images]
-        return torch.tensor(starts, device=device)[:, None] + torch.arange(
-            counts[group.images[0]], device=device
-        )
-
-    def count(self, run: Run, group: Group) -> int:
-        """Units of each image of a group."""
-        return math.prod(run.grids[group.images[0]]) if group.positions is None else group.positions.shape[1]
+        wanted = {"full_query": query, "full_key": key}
+        wanted |= {"full_value": value} if "value" in self.needs else {}
+        return {name: of_units(x) for name, x in wanted.items()}
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         slots = run.layout[hooks.behind]
@@ -201,25 +248,6 @@ class QwenTower(Tower):
         order, slots = run.layout["order"], run.layout[max(self.stages)]
         kept = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         return kept.index_fill(0, order[slots.to(order.device)], True)
-
-
-def of_whole_images(outcome: Outcome, parts: int, entered: int) -> Outcome:
-    """The outcome of B · parts parts with `entered` tokens each as one of B images."""
-
-    def together(x: Tensor | None, step: int) -> Tensor | None:
-        if x is None:
-            return None
-        x = x.unflatten(0, (-1, parts))  # [B, parts, n]
-        return (x + step * torch.arange(parts, device=x.device)[:, None]).flatten(1)
-
-    count = outcome.keep.shape[1]
-    return Outcome(
-        None,
-        together(outcome.keep, entered),
-        together(outcome.assignment, count),
-        together(outcome.sizes, 0),
-        together(outcome.scores, 0),
-    )
 
 
 def whole_groups(grids: list[tuple[int, int, int]]) -> list[Group]:
