@@ -86,7 +86,7 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
             )
     if "text" in needs(config) and tokens.text is None:
         raise ValueError(
-            f"method {config.method!r} compares image tokens with the prompt; call the whole model with its ids"
+            f"method {config.method!r} compares image tokens with the prompt; call the whole model with ids"
         )
     device = tokens.hidden_states.device.type
     with torch.autocast(device_type=device, enabled=False):  # scores in float32 whatever the model runs in
@@ -131,8 +131,11 @@ def merge(tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor 
     for n, k in sorted(set(shapes)):
         images = torch.tensor([b for b, shape in enumerate(shapes) if shape == (n, k)], device=keep.device)
         part = tokens.rows(images, n)
-        every = torch.arange(n, device=keep.device).expand(len(images), n)
-        done = merged(part, config, keep[images, :k]) if k < n else Outcome(part.content, every, every, None, None)
+        if k < n:
+            done = merged(part, config, keep[images, :k])
+        else:
+            every = torch.arange(n, device=keep.device).expand(len(images), n)
+            done = Outcome(part.content, every, every, None, None)
         parts.append((images, done))
     return padded(parts, tokens)
 
@@ -170,5 +173,6 @@ def padded(parts: list[tuple[Tensor, Outcome]], tokens: VisionTokens) -> Outcome
         own = tokens.weights()[images]
         sizes[images, :k] = take(own, done.keep) if done.sizes is None else done.sizes
         # not in place: gradients flow
-        states = states.index_copy(0, images, torch.nn.functional.pad(done.hidden_states, (0, 0, 0, longest - k)))
+        wide = torch.nn.functional.pad(done.hidden_states, (0, 0, 0, longest - k))
+        states = states.index_copy(0, images, wide)
     return Outcome(states, keep, assignment, sizes, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
@@ -13,8 +14,8 @@ class Entry:
     """One row of a table.
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
-    (queries and keys, rotated), "text" (the prompt) or "cls" (a [CLS] token). A stage records only that, and a
-    model that lacks it refuses.
+    (queries and keys, rotated), "text" (the prompt) or "cls" (a [CLS] token). A stage records only that, and
+    a model that lacks it refuses.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
     images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
@@ -40,8 +41,9 @@ class Entry:
     def check_options(self, name: str, options: dict) -> None:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.
 
-        A parameter annotated with a Literal allows those values, with Annotated[int, range(…)] the numbers
-        of that range, any other what has the type of its default.
+        A parameter annotated with a Literal allows those values, with Annotated[int, range(…)] the numbers of
+        that range, with Annotated[float, (low, high)] those between the two, any other what has the type of
+        its default.
         """
         parameters = inspect.signature(self.function, eval_str=True).parameters
         known = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -53,17 +55,27 @@ class Entry:
                 if value not in allowed:
                     raise ValueError(f"{option} of {name!r} must be one of {list(allowed)}, not {value!r}")
             elif get_origin(known[option].annotation) is Annotated:
-                bounds = allowed[1]
-                if type(value) is not int or value not in bounds:
-                    span = f"from {bounds.start} to {bounds.stop - 1}"
-                    raise ValueError(f"{option} of {name!r} must be of type int {span}, not {value!r}")
+                check_bounds(name, option, value, *allowed)
+            elif type(None) in allowed:  # a number, or None
+                if value is not None and not same_kind(value, 0.0):
+                    raise ValueError(f"{option} of {name!r} must be a number or None, not {value!r}")
             elif isinstance(default, int | float | str) and not same_kind(value, default):
                 kind = type(default).__name__
                 raise ValueError(f"{option} of {name!r} must be of type {kind}, not {value!r}")
 
 
+def check_bounds(name: str, option: str, value: object, kind: type, bounds: range | tuple) -> None:
+    """Raise ValueError unless the value is of that type and within a range, or a tuple's two ends."""
+    low, high = (bounds.start, bounds.stop - 1) if isinstance(bounds, range) else bounds
+    if not same_kind(value, kind(low)) or not low <= value <= high:
+        span = f"from {low} to {high}"
+        raise ValueError(f"{option} of {name!r} must be of type {kind.__name__} {span}, not {value!r}")
+
+
 def same_kind(value: object, default: object) -> bool:
     """Whether a value may stand where the default does: the same type, or an int for a float."""
+    if type(value) is float and not math.isfinite(value):
+        return False
     return type(value) is type(default) or (type(value) is int and type(default) is float)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .tokens import row_blocks
+from .tokens import row_blocks, take
 
 
 class Cosines:
@@ -20,6 +20,13 @@ class Cosines:
         """[B, stop - start, N]"""
         return self.whole if self.whole is not None else self.unit[:, start:stop] @ self.unit.transpose(1, 2)
 
+    def of(self, chosen: Tensor) -> Tensor:
+        """Cosines of one token of each image, `chosen` [B], with all, [B, N]."""
+        index = chosen[:, None]
+        if self.whole is not None:
+            return take(self.whole, index).squeeze(1)
+        return (self.unit @ take(self.unit, index).transpose(1, 2)).squeeze(-1)
+
     def row_max(self, where: Callable[[int, int], Tensor], otherwise: float) -> Tensor:
         """Largest cosine of each row among the columns that `where(start, stop)` admits, [B, N]."""
         blocks = [self.rows(i, j).where(where(i, j), otherwise).amax(dim=-1) for i, j in self.blocks]
@@ -31,8 +38,35 @@ def nearest(x: Tensor, targets: Tensor) -> Tensor:
 
     Both of length one; ties go to the lower index.
     """
-    blocks = row_blocks(x.shape[1], targets.shape[1])
-    return torch.cat([first_argmax(x[:, i:j] @ targets.transpose(1, 2)) for i, j in blocks], dim=1)
+    return nearest_with_similarity(x, targets)[0]
+
+
+def nearest_with_similarity(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and how similar that row is, [B, N]."""
+    index, similarity = [], []
+    for i, j in row_blocks(x.shape[1], targets.shape[1]):
+        block = x[:, i:j] @ targets.transpose(1, 2)
+        index.append(first_argmax(block))
+        similarity.append(block.amax(dim=-1))
+    return torch.cat(index, dim=1), torch.cat(similarity, dim=1)
+
+
+def relevance(scores: Tensor) -> Tensor:
+    """Scores as weights, [B, N]: none below 0; ones where an image has none above."""
+    weight = scores.clamp(min=0)
+    return weight.where(weight.amax(dim=1, keepdim=True) > 0, 1.0)
+
+
+def rank_within(groups: Tensor, scores: Tensor) -> Tensor:
+    """Rank of each token among those of its group, 0 the highest score, ties to the lower index, [B, N]."""
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    again = torch.sort(groups.gather(1, order), dim=1, stable=True)
+    order = order.gather(1, again.indices)  # group after group, each from its best
+    place = torch.arange(groups.shape[1], device=groups.device).expand_as(groups)
+    starts = torch.ones_like(groups, dtype=torch.bool)
+    starts[:, 1:] = again.values[:, 1:] != again.values[:, :-1]
+    start = torch.where(starts, place, 0).cummax(dim=1).values  # where the group of each place begins
+    return torch.empty_like(groups).scatter(1, order, place - start)
 
 
 def first_argmax(x: Tensor) -> Tensor:

@@ -107,8 +107,9 @@ class CLIPTower(Tower):
         _, rows, columns = self.last.grids[0]
         if group.positions is None:
             return torch.ones(len(group.images), rows * columns, dtype=torch.bool)
-        kept = torch.zeros(len(group.images), rows * columns + 1, dtype=torch.bool, device=group.positions.device)
-        return kept.scatter(1, group.positions % (rows * columns + 1), True)[:, :-1]  # padding: the last column
+        n, device = rows * columns, group.positions.device
+        kept = torch.zeros(len(group.images), n + 1, dtype=torch.bool, device=device)
+        return kept.scatter(1, group.positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
 
     def left(self) -> Tensor | None:
         """Which rows of the last forward's output are tokens, bool [images, K]; None = all are."""

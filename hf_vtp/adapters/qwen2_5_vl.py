@@ -70,8 +70,9 @@ class QwenAdapter(VLMAdapter):
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         size = self.inner.visual.spatial_merge_size**2
-        grids = {name: arguments.get(grid) for name, grid in self.grids.items() if arguments.get(name) is not None}
-        return {name: [t * h * w // size for t, h, w in grid.tolist()] for name, grid in grids.items()}
+        there = {name: grid for name, grid in self.grids.items() if arguments.get(name) is not None}
+        grids = {name: arguments[grid].tolist() for name, grid in there.items()}
+        return {name: [t * h * w // size for t, h, w in grid] for name, grid in grids.items()}
 
     def project(self, content: Tensor) -> Tensor:
         visual = self.inner.visual

@@ -60,7 +60,7 @@ class QwenTower(Tower):
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
         replayed = run.layout.get((layer, "chosen"))
-        units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))  # [U, M, D] in window order
+        units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))  # [U, M, D] of windows
         groups, rows, kept, chosen = [], [], [], []
         for i, (group, place, tokens, member) in enumerate(self.views(run, layer, units, states)):
             outcome = None
@@ -76,8 +76,9 @@ class QwenTower(Tower):
             outcome.hidden_states = None
             rows.append(left[outcome.keep >= 0] if self.adaptive else left.flatten(0, 1))
             whole = of_whole_images(outcome, len(tokens.hidden_states) // len(place), member, place.shape[1])
-            positions = whole.keep if group.positions is None else take(group.positions, whole.keep.clamp(min=0))
-            left = take(place, whole.keep.clamp(min=0))
+            index = whole.keep.clamp(min=0)
+            positions = index if group.positions is None else take(group.positions, index)
+            left = take(place, index)
             if self.adaptive:
                 positions, left = positions.where(whole.keep >= 0, -1), left[whole.keep >= 0]
             kept.append(left.flatten())
@@ -186,7 +187,7 @@ class QwenTower(Tower):
     def attention_states(
         self, states: dict[str, Tensor], num_units: int, place: Tensor, layer: int
     ) -> dict[str, Tensor]:
-        """Queries, keys and values [B, H, N·M, d] of the units at `place` [B, N], rotated where it matters."""
+        """Queries, keys, values [B, H, N·M, d] of the units at `place` [B, N], rotated where it matters."""
         if "qkv" not in states:
             return {}
         heads = self.layer_hooks[layer].layer.attn.num_heads

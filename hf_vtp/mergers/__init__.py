@@ -5,4 +5,12 @@ from ..registry import Table
 MERGERS = Table("merger")
 register_merger = MERGERS.register
 
-from . import absorb, drop  # noqa: E402, F401  (each adds its row)
+from . import (  # noqa: E402, F401  (each adds its row)
+    absorb,
+    bipartite,
+    contextual,
+    drop,
+    knn_weighted,
+    many_to_many,
+    propagate,
+)

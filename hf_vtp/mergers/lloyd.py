@@ -13,7 +13,7 @@ from ..tokens import VisionTokens
 def lloyd(
     tokens: VisionTokens, keep: Tensor, hidden_states: Tensor, *, rounds: Annotated[int, range(101)] = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every token joins the centre it resembles most, and each centre becomes its group's mean; so many times.
+    """Every token joins the centre it resembles most, each centre becomes its group's mean; so many times.
 
     The centres begin as `hidden_states` [B, K, M·D], what a merger returned. Similarity is the cosine of the
     hidden states; a token that stands for several counts as several; the token at `keep` stays in its own

@@ -8,4 +8,16 @@ SCORERS = Table("scorer")
 register_scorer = SCORERS.register
 Order = Literal["largest", "smallest"]  # which end of a score stays, where precedents disagree
 
-from . import qk_norm, random, token_norm, uniform  # noqa: E402, F401  (each adds its row)
+from . import (  # noqa: E402, F401  (each adds its row)
+    cls_attention,
+    equal,
+    flow,
+    own_and_received,
+    pagerank,
+    qk_norm,
+    random,
+    received_attention,
+    text_relevance,
+    token_norm,
+    uniform,
+)

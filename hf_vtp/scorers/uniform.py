@@ -7,6 +7,13 @@ from ..tokens import VisionTokens
 from . import register_scorer
 
 
+def grid_lines(rows: int, columns: int, count: int) -> int:
+    """Into how many lines `count` cells of a rows × columns image go, with equal spacing both ways."""
+    if 2 * count >= rows * columns:
+        return rows
+    return min(max(round((count * rows / columns) ** 0.5), -(-count // columns)), rows, count)
+
+
 def regular_grid(rows: int, columns: int, count: int, device: torch.device | None = None) -> Tensor:
     """Raster indices of `count` cells spread evenly over a rows × columns image, ascending, [count].
 
@@ -15,9 +22,7 @@ def regular_grid(rows: int, columns: int, count: int, device: torch.device | Non
     lines left empty cover worse. Arithmetic on the device, so that nothing is copied to it.
     """
     dense = 2 * count >= rows * columns
-    lines = (
-        rows if dense else min(max(round((count * rows / columns) ** 0.5), -(-count // columns)), rows, count)
-    )
+    lines = grid_lines(rows, columns, count)
     cell = torch.arange(count, device=device)
     line = ((cell + 1) * lines - 1) // count  # cells i with i·lines/count in [line, line + 1)
     first = (line * count) // lines

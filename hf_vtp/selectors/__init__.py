@@ -5,4 +5,26 @@ from ..registry import Table
 SELECTORS = Table("selector")
 register_selector = SELECTORS.register
 
-from . import nms, top_k  # noqa: E402, F401  (each adds its row)
+from . import (  # noqa: E402, F401  (each adds its row)
+    anchors_buffers,
+    bipartite,
+    crop_quota,
+    dpp,
+    entropy,
+    grid_union,
+    image_rows,
+    important_plus_diverse,
+    iqr,
+    least_similar,
+    mass,
+    max_coverage,
+    max_min_diversity,
+    nms,
+    pivots,
+    recovered,
+    scope,
+    stratified,
+    threshold,
+    top_k,
+    unlike_ranked,
+)

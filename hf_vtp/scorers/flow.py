@@ -1,0 +1,52 @@
+"""Information flow, accumulated over the layers so far."""
+
+from typing import Annotated
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from ..tokens import VisionTokens
+from . import register_scorer
+
+
+def every_layer(layer: int, num_layers: int, **options) -> list[int]:
+    return list(range(layer + 1))
+
+
+def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
+    """(attention + likeness) · ‖v‖₁ of one layer, [B, N].
+
+    Attention of [CLS] to the token and its cosine with [CLS] (of the values, not below 0), each scaled to sum
+    to one. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
+    """
+    value = tokens.value.float().transpose(1, 2).flatten(2)  # [B, N·M, H·d]
+    strength = tokens.per_token(value.abs().sum(dim=-1))  # [B, N]
+    relation = tokens.salience()
+    relation = relation / relation.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    if tokens.num_prefix_tokens:
+        cls = tokens.full_value[:, :, 0].float().flatten(1).unsqueeze(1)  # [B, 1, H·d]
+        likeness = tokens.per_token(cosine_similarity(value, cls, dim=-1)).clamp(min=0)
+        if tokens.valid is not None:
+            likeness = likeness * tokens.valid
+        relation = relation + likeness / likeness.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return relation * strength
+
+
+@register_scorer(
+    "flow",
+    needs=("attention", "value"),
+    paper="FlowCut (arXiv:2505.19536)",
+    watches=every_layer,
+    observe=of_layer,
+)
+def flow(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
+    """c ← momentum · c + (1 - momentum) · s over all layers so far, s what a layer says of the token.
+
+    s = (attention of [CLS] + cosine with [CLS]) · ‖v‖₁, the first two scaled to sum to one; without a [CLS],
+    attention received · ‖v‖₁. Returns [B, N].
+    """
+    layers = [tokens.seen[layer] for layer in sorted(tokens.seen) if layer <= tokens.layer]
+    score = layers[0]
+    for s in layers[1:]:
+        score = momentum * score + (1 - momentum) * s
+    return score

@@ -1,0 +1,54 @@
+"""Anchors of a middle layer, their neighbours, and a deep layer's choice."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from ..tokens import VisionTokens
+from . import register_selector
+from .top_k import highest, highest_by
+
+
+def middle(layer: int, num_layers: int, *, anchor_depth: float = 0.375, **options) -> list[int]:
+    """The layer at this share of the depth, or the stage's own where that lies further up."""
+    return [min(layer, round(anchor_depth * num_layers))]
+
+
+def received(tokens: VisionTokens, **options) -> Tensor:
+    return tokens.received_attention().mean(dim=1)
+
+
+@register_selector(
+    "anchors_buffers",
+    needs=("attention",),
+    paper="HiPrune (arXiv:2508.00553)",
+    watches=middle,
+    observe=received,
+)
+def anchors_buffers(
+    scores: Tensor,
+    tokens: VisionTokens,
+    *,
+    alpha: Annotated[float, (0.0, 5.0)] = 0.1,
+    anchor_depth: Annotated[float, (0.0, 1.0)] = 0.375,
+) -> Tensor:
+    """Anchors by the attention a middle layer's tokens receive, their four neighbours, the rest by score.
+
+    There are round(num_keep · alpha / 5) anchors, at least one; neighbours share an edge. `anchor_depth` is
+    where the middle lies: 9 of CLIP-L's 24 layers, .5 for Qwen2.5-VL's 16 of 32. Returns [B, K].
+    """
+    earlier = tokens.seen[max(layer for layer in tokens.seen if layer <= tokens.layer)]
+    count = max(1, round(tokens.num_keep * alpha / 5))
+    anchors = highest(earlier, count)
+    frames, rows, columns = tokens.grid
+    place = tokens.place()
+    marked = torch.zeros(len(scores), frames * rows * columns, device=scores.device)
+    marked = marked.scatter(1, place.gather(1, anchors), 1.0).view(-1, frames, rows, columns)
+    around = torch.zeros_like(marked)
+    around[:, :, 1:] += marked[:, :, :-1]
+    around[:, :, :-1] += marked[:, :, 1:]
+    around[:, :, :, 1:] += marked[:, :, :, :-1]
+    around[:, :, :, :-1] += marked[:, :, :, 1:]
+    wanted = (2 * marked + (around > 0)).clamp(max=2).flatten(1).gather(1, place)  # 2 an anchor, 1 beside one
+    return highest_by(wanted, scores, tokens.num_keep)

@@ -1,0 +1,31 @@
+"""Every score above a threshold."""
+
+import torch
+from torch import Tensor
+
+from ..ragged import best
+from ..tokens import VisionTokens
+from . import register_selector
+
+
+@register_selector("threshold", keep_ratio="target", paper="Dynamic Token Pruning (ECE1512 report, 2024)")
+def threshold(
+    scores: Tensor, tokens: VisionTokens, *, at: float | None = None, deviations: float | None = None
+) -> Tensor:
+    """Every token whose score lies above a threshold; the count follows the image.
+
+    The threshold is `at`, if that is given; else mean + c · standard deviation of the image's scores with
+    c = `deviations`; and if neither is given, the c that leaves the share `keep_ratio` of normally
+    distributed scores, which makes it the target of the mean count. `min_keep` and `max_keep` bound the
+    count. Returns [B, K], padded with -1.
+    """
+    valid = torch.ones_like(scores, dtype=torch.bool) if tokens.valid is None else tokens.valid
+    if at is None:
+        count = valid.sum(dim=1, keepdim=True)
+        mean = (scores * valid).sum(dim=1, keepdim=True) / count
+        deviation = ((scores - mean).square() * valid).sum(dim=1, keepdim=True).div(count).sqrt()
+        if deviations is None:
+            share = torch.tensor(1 - tokens.share, dtype=torch.float64)
+            deviations = float(torch.special.ndtri(share))
+        at = mean + deviations * deviation
+    return best(scores, ((scores > at) & valid).sum(dim=1), tokens)
