@@ -119,9 +119,12 @@ class QwenTower(Tower):
         order = run.layout["order"].to(units.device)  # raster index by slot of the unpruned sequence
         raster = torch.argsort(order[self.slots(run, layer)])  # images one after the other, in raster order
         entered = run.stages[behind] if behind is not None else whole_groups(run.grids)
-        counts = {image: n for group in entered for image, n in zip(group.images, self.counts(run, group))}
+        counts = [0] * len(run.grids)
         for group in entered:
-            starts = [sum(counts[i] for i in range(image)) for image in group.images]
+            for image, n in zip(group.images, self.counts(run, group), strict=True):
+                counts[image] = n
+        for group in entered:
+            starts = [sum(counts[:image]) for image in group.images]
             columns = torch.arange(max(counts[i] for i in group.images), device=raster.device)
             place = torch.tensor(starts, device=raster.device)[:, None] + columns  # [B, N]
             frames, height, width = run.grids[group.images[0]]
