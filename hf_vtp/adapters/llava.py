@@ -50,7 +50,7 @@ class LlavaAdapter(VLMAdapter):
         depth = min(states_read(layer, len(self.tower.layer_hooks)))
         if "text" in self.tower.needs and isinstance(layer, list) and len(layer) > 1:
             raise NotImplementedError(
-                f"method {self.config.method!r} compares the tokens of one layer with the prompt, not those of "
+                f"method {self.config.method!r} compares tokens of one layer with the prompt, not those of "
                 f"vision_feature_layer={layer}; choose another method"
             )
         if max(self.tower.stages) >= depth:
