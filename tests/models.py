@@ -11,6 +11,10 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from hf_vtp import list_methods
+
+IMAGE_METHODS = [name for name, row in list_methods().items() if "text" not in row["needs"]]
+DROPPING = [name for name in IMAGE_METHODS if list_methods()[name]["merger"] == "drop"]
 VISION = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, image_size=24, patch_size=4)
 
 

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from models import clip_vision, pixels
+from models import IMAGE_METHODS, clip_vision, pixels
 
 import hf_vtp
-from hf_vtp import apply_vtp, list_methods, vtp_stats
+from hf_vtp import apply_vtp, vtp_stats
 from hf_vtp.scorers import SCORERS
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 pytestmark = pytest.mark.models
 
 
-@pytest.mark.parametrize("method", list_methods())
+@pytest.mark.parametrize("method", IMAGE_METHODS)
 def test_gradients_reach_kept_tokens_and_are_finite(method):
     model = apply_vtp(clip_vision(), keep_ratio=0.4, layer=[0, 2], method=method).train()
     images = pixels().requires_grad_()
