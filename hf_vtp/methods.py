@@ -247,9 +247,9 @@ METHODS.update(
 def list_methods() -> dict[str, dict[str, str]]:
     """Every named method; the README's table is made from it.
 
-    By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `where` tokens
-    leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or unused; `summary` and
-    `paper`.
+    By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
+    act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
+    unused; `limit`, the most tokens of an image it takes, or ""; `summary` and `paper`.
     """
     return {name: describe(method) for name, method in METHODS.items()}
 
@@ -258,12 +258,15 @@ def describe(method: Method) -> dict[str, str]:
     rows = [table[getattr(method, part)] for part, table in PARTS.items()]
     needs = sorted({need for row in rows for need in row.needs})
     ratios = [row.keep_ratio for row in rows if row.keep_ratio != "exact"]
-    where = {None: "an early layer", "output": "after the tower; in CLIP an early layer"}
+    limits = [str(row.limit) for row in rows if row.limit]
+    where = {None: "early in the tower", "output": "after the tower (CLIP: early)"}
     return {
         **{part: getattr(method, part) for part in PARTS},
         "needs": ", ".join(needs),
+        "models": "with a prompt" if "text" in needs else "all",
         "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
         "keep_ratio": ratios[0] if ratios else "exact",
+        "limit": limits[0] if limits else "",
         "summary": method.summary,
         "paper": method.paper,
     }

@@ -1,5 +1,6 @@
 """Write the README's tables anew: methods and models from the package, results from model_cards/results."""
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -19,20 +20,28 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def methods() -> str:
+    told = ("summary", "needs", "models", "where", "keep_ratio", "limit", "paper")
     rows = [
-        [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), row["summary"], row["paper"]]
+        [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), *(row[key] for key in told)]
         for name, row in list_methods().items()
     ]
-    return table(["method", "scorer + selector + merger", "what it does", "source"], rows)
+    headings = ["what it does", "needs", "models", "leaves", "`keep_ratio`", "most tokens", "source"]
+    return table(["method", "scorer + selector + merger", *headings], rows)
 
 
 def parts() -> str:
     rows = [
-        [part, f"`{name}`", entry.summary.split(". ")[0].rstrip("."), entry.paper]
+        [part, f"`{name}`", one_line(entry), ", ".join(entry.needs), entry.paper]
         for part, entries in PARTS.items()
         for name, entry in entries.items()
     ]
-    return table(["part", "name", "what it does", "source"], rows)
+    return table(["part", "name", "what it does", "needs", "source"], rows)
+
+
+def one_line(entry) -> str:
+    """The first sentence of a part's docstring."""
+    text = " ".join(inspect.getdoc(entry.function).split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".")
 
 
 def models() -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import clip, pixels
+from models import clip, clip_vision, pixels
 from qwen import Qwen
 from transformers import AutoModelForImageTextToText, CLIPModel
 
 import hf_vtp
 from hf_vtp import list_methods
 from hf_vtp.adapters import ADAPTERS
+from hf_vtp.methods import PARTS
 from hf_vtp.scorers import SCORERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     vlm, inputs = Qwen.model(), Qwen.inputs((1, 2))
     monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name: model)
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda name: vlm)
-    found = snippets("README.md")
+    found = [snippet for snippet in snippets("README.md") if "@register" not in snippet]
     assert len(found) == 3
     clip_names, names = {"pixel_values": pixel_values}, {"inputs": inputs}
     for snippet, namespace in zip(found, (clip_names, clip_names, names), strict=True):
@@ -64,6 +65,47 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     assert names["new_tokens"].shape == (2, 64)
     assert capsys.readouterr().out == f"{[round(0.7 * 36)] * 2}\n"
     assert torch.equal(model.get_image_features(pixel_values=pixel_values).pooler_output, before)
+
+
+def test_the_parts_of_the_readme_work_in_every_family():
+    (snippet,) = [snippet for snippet in snippets("README.md") if "@register" in snippet]
+    assert len(snippet.strip().splitlines()) == 10
+    parts = {"scorer": "energy", "selector": "best", "merger": "keep_only"}
+    try:
+        exec(snippet, {})
+        for model, inputs in (
+            (clip_vision(), {"pixel_values": pixels(2)}),
+            (Qwen.model(), Qwen.inputs((1, 2))),
+        ):
+            hf_vtp.apply_vtp(model, **parts, keep_ratio=0.5)
+            model(**inputs)
+            stats = hf_vtp.vtp_stats(model)
+            assert stats.num_kept == [round(0.5 * n) for n in stats.num_tokens]
+            scores, kept = stats.stages[0].scores[0], stats.keep_indices[0]
+            assert set(scores.topk(len(kept)).indices.tolist()) == set(kept.tolist())
+    finally:
+        for part, name in parts.items():
+            PARTS[part].pop(name, None)
+
+
+def test_every_file_of_a_method_is_in_the_tables():
+    helpers = {"lloyd"}  # an option of every merger
+    for part, table in PARTS.items():
+        folder = ROOT / "hf_vtp" / f"{part}s"
+        files = {file.stem for file in folder.glob("*.py")} - {"__init__"} - helpers
+        assert files == set(table), part
+        listed = [
+            line.split("|")[2].strip(" `") for line in block("parts").splitlines() if f"| {part} |" in line
+        ]
+        assert listed == list(table)
+
+
+def test_every_source_has_its_number():
+    for name, row in list_methods().items():
+        if row["paper"] and row["paper"] != "this project":
+            assert "arXiv:" in row["paper"] or re.search(
+                r"\((.*, 20\d\d|.* report, 20\d\d)\)", row["paper"]
+            ), name
 
 
 def test_the_scorer_of_contributing_works():

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""What each method costs by itself: time of scoring + selecting + merging, scratch memory, share of a tower.
+
+    python scripts/bench_methods.py                                   every method, 196 to 16,384 tokens
+    python scripts/bench_methods.py --method vtp divprune --num-tokens 576 --batch-size 8 --json out.json
+
+Tokens are random numbers of CLIP ViT-L/14's width: time and memory, nothing about quality. The last line of
+stdout is the result as one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+from tqdm import tqdm
+
+from hf_vtp import list_methods
+from hf_vtp.measure import cli, memory, methods, report
+from hf_vtp.measure.report import number
+
+COLUMNS: tuple[report.Column, ...] = (
+    ("tokens", lambda row: str(row["num_tokens"])),
+    ("method", lambda row: row["method"]),
+    ("one stage\nms", number("latency_p50_ms", 2)),
+    ("IQR\nms", number("latency_iqr_ms", 2)),
+    ("scratch\nMiB/image", number("scratch_mib_per_image", 1)),
+    ("tower\nms", number("tower_ms", 1)),
+    ("one stage\n% of tower", lambda row: percent(row, 1)),
+    ("stages", lambda row: str(row["stages"])),
+    ("all stages\n% at most", lambda row: percent(row, row["stages"])),
+    ("note", lambda row: f"at most {row['limit']} tokens" if row["limit"] else ""),
+)
+
+
+def percent(row: dict, times: int) -> str:
+    share = row["share_of_tower"]
+    return "n/a" if share is None else f"{100 * times * share:.1f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = cli.Parser(prog="bench_methods.py", description=__doc__.splitlines()[0])
+    p.add_argument("--method", nargs="+", default=list(list_methods()), help="default: all of them")
+    p.add_argument("--num-tokens", type=cli.count, nargs="+", default=[196, 576, 1024, 4096, 16384])
+    p.add_argument("--keep-ratio", type=float, default=0.25)
+    p.add_argument("--batch-size", type=cli.count, default=1)
+    p.add_argument("--dtype", choices=tuple(cli.DTYPES), default="float32")
+    p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
+    p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
+    p.add_argument("--rounds", type=cli.count, default=5, help="timed calls of every row (5)")
+    p.add_argument("--seed", type=int, default=0, help="of the tokens and of the order within rounds")
+    p.add_argument("--json", metavar="FILE", help="also write the result there")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    for name in args.method:
+        if name not in list_methods():
+            raise cli.UsageError(f"unknown method {name!r}; choose from {', '.join(list_methods())}")
+    if not 0 < args.keep_ratio < 1:
+        raise cli.UsageError(f"--keep-ratio must lie between 0 and 1, not {args.keep_ratio}")
+    cli.require("rich")
+    names, sizes = cli.unique(args.method), cli.unique(args.num_tokens)
+    for size in sizes:
+        methods.grid_of(size)
+    json_file, device = cli.writable(args.json), cli.device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows, warmup = [], 1
+    with tqdm(total=len(sizes) * len(names) * (args.rounds + warmup + 1), disable=None, leave=False) as bar:
+        for size in sizes:
+            bar.set_description(f"{size} tokens")
+            told = (names, size, args.keep_ratio, args.batch_size, cli.DTYPES[args.dtype], device)
+            rows += methods.measure(*told, args.rounds, warmup, args.seed, bar.update)
+    result = {
+        "benchmark": "methods",
+        "command": cli.command(argv),
+        "model": "one layer of CLIP ViT-L/14 on random tokens, times 24",
+        "weights": "random",
+        "dtype": args.dtype,
+        "keep_ratio": args.keep_ratio,
+        "rounds": args.rounds,
+        "seed": args.seed,
+        "memory": memory.meaning(device, "call"),
+        "environment": report.environment(device),
+        "rows": rows,
+    }
+    show(result)
+    if json_file:
+        report.write_json(json_file, result)
+    report.print_json(result)
+
+
+def show(result: dict) -> None:
+    machine = result["environment"]
+    cores = "" if machine["cuda"] else f", {machine['threads']} threads"
+    title = f"scoring + selecting + merging, keep {result['keep_ratio']:g}, {result['dtype']}"
+    notes = [
+        f"{result['rounds']} interleaved rounds, seed {result['seed']}; medians, of the whole batch.",
+        "Tower: 24 times one layer of CLIP ViT-L/14 on as many tokens. Stages: at how many of its layers a "
+        "method acts by default; later ones see fewer tokens than the first, which was timed.",
+        "Scratch: the peak of live tensor allocations during one call, without its input.",
+    ]
+    where = f"{machine['device_name']}{cores}"
+    report.print_table(f"{title}\n{where}", COLUMNS, result["rows"], notes, groups=("num_tokens",))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
