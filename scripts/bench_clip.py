@@ -20,6 +20,7 @@ from transformers.utils import logging
 from hf_vtp import list_methods
 from hf_vtp.measure import bench, cli, clip, images, memory, plot, report
 from hf_vtp.measure.variants import Variants, make_cases
+from hf_vtp.pruner import adaptive
 
 WARMUP = 2
 EVAL_BATCH = 32
@@ -110,7 +111,9 @@ def measure(
         total=len(variants.cases) * (1 + trained + rounds * len(sizes)), disable=None, leave=False
     ) as bar:
         bar.set_description("FLOPs")
-        work = bench.measure_work(variants, embed, pixels[:1].to(device), bar.update)
+        follows = any(case.config is not None and adaptive(case.config) for case in variants.cases)
+        some = torch.arange(max(sizes) if follows else 1) % len(pixels)
+        work = bench.measure_work(variants, embed, pixels[some].to(device), bar.update)
         bar.set_description("cosine")
         agreement = {case.name: bench.NO_AGREEMENT for case in variants.cases}
         if trained:

@@ -20,13 +20,14 @@ FEW = 100  # images; below it a 5th percentile says nothing
 Forward = Callable[[Callable, Tensor], Tensor]  # (model, pixel_values) -> image embeddings [B, D]
 
 
-def measure_work(variants: Variants, forward: Forward, image: Tensor, progress: Callable) -> dict[str, dict]:
-    """Tokens and FLOPs of one image, by case; `image` is a batch of one."""
+def measure_work(variants: Variants, forward: Forward, images: Tensor, progress: Callable) -> dict[str, dict]:
+    """Tokens and FLOPs an image, by case. One image will do, but where counts follow the image and rows are
+    padded to the longest: there both are means over a batch as it is timed."""
     rows = {}
     for case in variants.cases:
         with countable(variants.eager(case)) as model:
-            flops = count_flops(partial(forward, model, image))
-            rows[case.name] = {"gflop_per_image": flops / 1e9, **_tokens(model, case)}
+            flops = count_flops(partial(forward, model, images))
+            rows[case.name] = {"gflop_per_image": flops / 1e9 / len(images), **_tokens(model, case)}
         progress()
     whole = rows[variants.cases[-1].name]["total_tokens"]
     unpatched = rows[variants.cases[0].name]
@@ -42,7 +43,9 @@ def _tokens(model: nn.Module, case: Case) -> dict:
         return {"layers": None, "kept_tokens": None, "total_tokens": None}
     stats = vtp_stats(model)
     layers = [stage.layer for stage in stats.stages]
-    return {"layers": layers, "kept_tokens": stats.num_kept[0], "total_tokens": stats.num_tokens[0]}
+    kept = sum(stats.num_kept) / len(stats.num_kept)
+    kept = int(kept) if kept.is_integer() else round(kept, 1)
+    return {"layers": layers, "kept_tokens": kept, "total_tokens": stats.num_tokens[0]}
 
 
 def measure_agreement(

@@ -10,6 +10,9 @@ from ..tokens import VisionTokens
 from . import register_selector
 
 
+WHOLE = 1 << 50  # what all of a score counts; the rounding of single ones is allowed for
+
+
 @register_selector("mass", keep_ratio="unused", paper="after nucleus sampling (arXiv:1904.09751)")
 def mass(scores: Tensor, tokens: VisionTokens, *, p: Annotated[float, (0.0, 1.0)] = 0.9) -> Tensor:
     """The smallest set of tokens that holds the share `p` of the scores' sum; the count follows the image.
@@ -23,5 +26,7 @@ def mass(scores: Tensor, tokens: VisionTokens, *, p: Annotated[float, (0.0, 1.0)
     total = weight.sum(dim=1, keepdim=True)
     even = (torch.arange(scores.shape[1], device=scores.device) < have[:, None]) / have[:, None].double()
     share = torch.where(total > 0, torch.sort(weight, dim=1, descending=True).values / total, even)
-    counts = (share.cumsum(dim=1) < p - 1e-9).sum(dim=1) + 1
+    # whole numbers: a running sum of floats is not the same each time on a GPU
+    running = (share * WHOLE).round().long().cumsum(dim=1)
+    counts = (running < round(p * WHOLE) - scores.shape[1]).sum(dim=1) + 1
     return best(scores, counts, tokens)
