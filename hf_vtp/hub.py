@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -43,9 +42,11 @@ SENTENCES = (  # of the first class that an error is
     ),
     (EntryNotFoundError, f"{{repo}} on the Hub has no {NAME}; push one with VTPConfig.push_to_hub"),
     (OfflineModeIsEnabled, "{repo} cannot be reached while HF_HUB_OFFLINE is set; unset it"),
-    (LocalTokenNotFoundError, "{repo} needs a token; pass token= or log in with `hf auth login`"),
 )
-DENIED = "this token may not write to {repo} on the Hub; pass one with write access, or create_pr=True"
+DENIED = {  # by the status of an answer
+    401: "the Hub does not know this token, given for {repo}; pass another or log in with `hf auth login`",
+    403: "this token may not write to {repo} on the Hub; pass one that may, or create_pr=True",
+}
 
 
 def is_repo_id(name: str) -> bool:
@@ -98,6 +99,8 @@ def push(
     """
     if not is_repo_id(repo_id):
         raise ValueError(f"{shortened(repr(repo_id))} is no name on the Hub; give one such as 'user/repo'")
+    if not isinstance(token, str) and get_token() is None:
+        raise OSError(f"a push to {repo_id} needs a token; pass token= or log in with `hf auth login`")
     api = HfApi(token=token, library_name=LIBRARY, library_version=__version__)
     with clearly(repo_id):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -127,8 +130,8 @@ def _sentence(error: Exception) -> str:
         if isinstance(error, kind):
             return sentence
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in (401, 403):
-        return DENIED
+    if status in DENIED:
+        return DENIED[status]
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     reason = shortened(reason).replace("{", "{{").replace("}", "}}")
     if status is None and isinstance(error, NETWORK[0]):

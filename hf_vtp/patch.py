@@ -101,7 +101,7 @@ def _chosen(root: nn.Module, config: VTPConfig | str | os.PathLike | None, overr
     elif isinstance(config, str | os.PathLike):
         config = VTPConfig.from_pretrained(config)
     elif not isinstance(config, VTPConfig):
-        raise TypeError(f"config must be a VTPConfig, a folder, a name on the Hub or None, not {config!r}")
+        raise TypeError(f"config must be a folder, a name on the Hub, a VTPConfig or None, not {config!r}")
     return config.replace(**overrides)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 from torch import nn
 
@@ -67,14 +68,14 @@ def forget(model: nn.Module) -> None:
 
 
 def made_for(model: nn.Module, pruning: VTPConfig) -> VTPConfig:
-    """The config with what it was made for written down: family, encoder layers, the model's name on the Hub."""
+    """The config with what it is for written down: family, encoder layers, the model's name on the Hub."""
     from .hub import is_repo_id
 
     base = pruning.base_model_name_or_path or getattr(model.config, "_name_or_path", None)
     return pruning.replace(
         model_type=model.config.model_type,
         num_layers=num_layers(model),
-        base_model_name_or_path=base if base and is_repo_id(base) else None,
+        base_model_name_or_path=base if base and is_repo_id(base) and not os.path.isdir(base) else None,
     )
 
 
@@ -82,9 +83,7 @@ def refuse_others(model: nn.Module, pruning: VTPConfig, adapters: dict) -> None:
     """Raise ValueError for a config made for another family or another number of encoder layers."""
     own, made = model.config.model_type, pruning.model_type
     if made is not None and adapters.get(made) is not adapters[own]:
-        raise ValueError(
-            f"this config was made for a model of model_type {made!r}, and this one's is {own!r}"
-        )
+        raise ValueError(f"this config was made for model_type {made!r}, and this model's is {own!r}")
     layers = num_layers(model)
     if None not in (layers, pruning.num_layers) and layers != pruning.num_layers:
         raise ValueError(

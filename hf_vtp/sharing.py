@@ -22,7 +22,7 @@ class Shareable:
     """save_pretrained, from_pretrained and push_to_hub for a dataclass whose fields are plain values."""
 
     def to_dict(self) -> dict:
-        """The fields that differ from their defaults, the method and the version of hf_vtp, as plain values."""
+        """The fields that differ from their defaults, the method and hf_vtp's version, as plain values."""
         found = {}
         for f in fields(self):
             default = f.default if f.default_factory is MISSING else f.default_factory()
@@ -51,7 +51,7 @@ class Shareable:
             raise ValueError(f"{source} cannot be used: {shortened(str(error))}") from error
 
     def to_json(self) -> bytes:
-        """`to_dict` as the text of a vtp_config.json; raises ValueError for an option that JSON cannot hold."""
+        """The text of a vtp_config.json; raises ValueError for an option that JSON cannot hold."""
         try:
             data = (json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n").encode()
         except (TypeError, ValueError) as error:
@@ -101,7 +101,7 @@ class Shareable:
         token: str | bool | None = None,
         commit_message: str = "Upload vtp_config.json",
     ):
-        """Commit vtp_config.json to a repository on the Hub, which is made if need be; returns its CommitInfo.
+        """Commit vtp_config.json to a repository on the Hub, made if need be; returns its CommitInfo.
 
         Raises ValueError for a name or a base model that cannot be on the Hub, OSError for what fails there.
         """

@@ -20,6 +20,8 @@ class Adapter:
     The constructor validates and changes nothing; `attach` puts the hooks on, `detach` takes them off.
     """
 
+    own_config: object  # the model's while it is pruned, see hf_vtp/remembered.py; apply_vtp sets it
+
     def __init__(self, model: nn.Module, config: VTPConfig):
         self.model = model
         self.config = config
