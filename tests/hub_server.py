@@ -1,4 +1,4 @@
-"""A Hub on the loopback address: the endpoints that huggingface_hub needs to create, commit, list and fetch."""
+"""A Hub on the loopback address: the endpoints that huggingface_hub needs to create, commit and fetch."""
 
 import base64
 import hashlib
