@@ -35,7 +35,7 @@ def parser() -> cli.Parser:
     p.add_argument("--base-model", help="the model's name on the Hub, where --model is a folder")
     p.add_argument("--results", nargs="+", help="JSON files of benchmarks, instead of measuring now")
     p.add_argument(
-        "--weights", choices=("pretrained", "random"), default="pretrained", help="to measure with"
+        "--weights", choices=("pretrained", "random"), default="pretrained", help="what is measured"
     )
     p.add_argument("--benchmark-options", default="", help="more for the benchmark, in one quoted string")
     p.add_argument("--folder", help="where to write what is pushed; default: artifacts/ and the repo's name")

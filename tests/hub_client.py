@@ -10,6 +10,24 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
+def environment(endpoint, home, offline=False):
+    """The environment of a process that knows this Hub alone."""
+    paths = [os.environ.get("PYTHONPATH", ""), str(HERE.parent), str(HERE)]  # the oldest stack goes first
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DISABLE_SAFETENSORS_CONVERSION": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        **({"HF_HUB_OFFLINE": "1"} if offline else {}),
+    }
+
+
 class Failed(Exception):
     """What a piece of code raised in the client: `kind`, `text`, and `causes`, the types behind it."""
 
@@ -22,24 +40,9 @@ class Client:
     """Runs pieces of code one after the other in one process; names they set stay."""
 
     def __init__(self, endpoint, home, offline=False):
-        paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
-        paths = paths[2:] + paths[:2]  # the oldest stack, where given, goes first
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "DISABLE_SAFETENSORS_CONVERSION": "1",
-            "NO_PROXY": "127.0.0.1,localhost",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        }
-        if offline:
-            environment["HF_HUB_OFFLINE"] = "1"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, __file__], env=environment, cwd=home, **pipes)
+        told = environment(endpoint, home, offline)
+        self.process = subprocess.Popen([sys.executable, __file__], env=told, cwd=home, **pipes)
 
     def run(self, code, token=None):
         """Run code with this HF_TOKEN; what it left in `result`. Raises Failed."""
