@@ -6,50 +6,14 @@ import json
 import re
 import socket
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_repo import FIRST, Blob, Repo
 from huggingface_hub import ModelCard
 
 LFS_SUFFIXES = (".safetensors", ".png")
-FIRST = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
-
-
-@dataclass
-class Blob:
-    content: bytes
-    lfs: bool = False
-
-    @property
-    def sha256(self):
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def oid(self):  # as git names it; of a LFS file, what git holds is a pointer
-        pointer = f"oid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        pointer = f"version https://git-lfs.github.com/spec/v1\n{pointer}".encode()
-        content = pointer if self.lfs else self.content
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-    @property
-    def etag(self):
-        return self.sha256 if self.lfs else self.oid
-
-
-@dataclass
-class Repo:
-    name: str
-    private: bool
-    commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, ref, files):
-        sha = hashlib.sha1(f"{self.name} {len(self.commits)}".encode()).hexdigest()
-        self.commits[sha] = files
-        self.refs[ref] = sha
-        return sha
 
 
 class Refused(Exception):
@@ -299,16 +263,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, message=str(error)) from None
         return {"warnings": [], "errors": []}
 
-    def whoami(self, body):
-        if self.user() is None:
-            raise Refused(401, message="Invalid credentials in Authorization header")
-        return {"type": "user", "name": self.user(), "auth": {"accessToken": {"role": "write"}}}
-
 
 ENDPOINTS = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
-    ("GET", "/api/whoami-v2", Handler.whoami),
     ("GET", f"/api/models/{REPO}", Handler.info),
     ("GET", f"/api/models/{REPO}/revision/(?P<ref>.+)", Handler.info),
     ("GET", f"/api/models/{REPO}/tree/(?P<ref>[^/]+)(?P<folder>/.*)?", Handler.listing),

@@ -92,6 +92,21 @@ result += [torch.equal(embed(loaded), plain), hasattr(loaded.config, 'vtp_config
     assert client.run(code) == [True, True, "user/model", True, False]
 
 
+def test_what_was_pushed_is_listed(hub, client):
+    client.run(f"apply_vtp(clip('CLIPModel'), {CONFIG}).push_to_hub('user/listed')", "hf_user")
+    code = """
+from huggingface_hub import HfApi
+api = HfApi()
+rows = [[f.path, f.size, f.lfs and f.lfs.sha256] for f in api.list_repo_tree('user/listed')]
+result = [api.list_repo_files('user/listed'), rows, api.file_exists('user/listed', 'vtp_config.json')]
+"""
+    names, rows, has_config = client.run(code)
+    files = hub.files("user/listed")
+    assert sorted(names) == sorted(files) and not has_config
+    assert {path: size for path, size, _ in rows} == {path: len(content) for path, content in files.items()}
+    assert [path for path, _, sha in rows if sha] == ["model.safetensors"]
+
+
 def test_a_private_repository_opens_to_its_token_only(hub, client):
     client.run("VTPConfig(keep_ratio=0.3).push_to_hub('user/secret', private=True)", "hf_user")
     assert hub.repos["user/secret"].private
