@@ -9,6 +9,7 @@ The folder that is pushed stays, so that a push that failed can be repeated with
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -56,11 +57,13 @@ def main(argv: list[str]) -> None:
     config = errand.model_config(args.model, args.weights)
     pruning = errand.pruning(config, base, keep_ratio=args.keep_ratio, method=args.method, layer=args.layer)
     folder = Path(args.folder or f"artifacts/{args.repo.replace('/', '--')}")
-    given = [read_result(path) for path in args.results or []]
+    given, family = [read_result(path) for path in args.results or []], errand.family_of(config)
+    if any(measured.kind.family != family for measured in given):
+        raise cli.UsageError(f"--results must be of the model's family, {family}")
     if not given:
         cli.require("rich", "matplotlib")
-        family = errand.family_of(config)
     prepare(folder)
+    pruning.save_pretrained(folder)
     if not given:
         given = [read_result(errand.measure(family, args.model, SCRIPTS, folder, options_of(args)))]
     results = [gathered(measured, folder) for measured in given]
@@ -68,7 +71,6 @@ def main(argv: list[str]) -> None:
     card = make_card(base, results, TEMPLATE, folder, name=name, config_from=args.repo)
     with replacing(folder / "README.md") as path:
         path.write_text(str(card), encoding="utf-8")
-    pruning.save_pretrained(folder)
     pictures = [measured.picture for measured in results if measured.picture]
     files = [folder / "README.md", folder / NAME, *(measured.path for measured in results), *pictures]
     print(errand.tree(folder, files))
@@ -88,7 +90,7 @@ def options_of(args) -> list[str]:
     """What the benchmark is told beside the model."""
     layer = [] if args.layer is None else ["--layer", str(args.layer)]
     told = ["--weights", args.weights, "--method", args.method, "--keep-ratio", f"{args.keep_ratio:g}"]
-    return [*told, *layer, *args.benchmark_options.split()]
+    return [*told, *layer, *shlex.split(args.benchmark_options)]
 
 
 def prepare(folder: Path) -> None:

@@ -175,6 +175,10 @@ PUSH = ["--model", "openai/clip-vit-base-patch16", "--weights", "random", "--res
         (["--keep-ratio", "0.5", "--repo", "user/x", "--base-model", "/a"], "--base-model must be a name"),
         (["--keep-ratio", "0.5", "--repo", "user/x", "--model", "no/such"], "no geometry is known"),
         (["--keep-ratio", "0.5", "--repo", "user/x", "--folder", "full"], "holds other files"),
+        (
+            ["--keep-ratio", "0.5", "--repo", "user/x", "--model", "llava-tiny"],
+            "of the model's family, llava",
+        ),
         (["--keep-ratio", "0.5"], "--repo"),
     ],
 )

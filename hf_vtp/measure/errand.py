@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def model_config(name: str, weights: str) -> PreTrainedConfig:
             known = ", ".join([*clip.GEOMETRIES, *(n for table in GEOMETRIES.values() for n in table)])
             raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
         return named_config(named, name)
-    return load(name, AutoConfig.from_pretrained, INSTEAD)
+    return load(name, partial(AutoConfig.from_pretrained, trust_remote_code=False), INSTEAD)
 
 
 def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPConfig:
@@ -50,11 +51,11 @@ def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPCo
 
 
 def family_of(config: PreTrainedConfig) -> str:
-    """The family whose benchmark measures such a model; raises UsageError where there is none."""
+    """The family that results and cards of such a model are of; raises UsageError where there is none."""
     family = FAMILIES.get(config.model_type, config.model_type)
     if family not in TASKS:
         raise UsageError(
-            f"no benchmark measures model_type {config.model_type!r} (of {', '.join(TASKS)}); give --results"
+            f"no card can be made for model_type {config.model_type!r}; choose a model of {', '.join(TASKS)}"
         )
     return family
 
