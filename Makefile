@@ -15,7 +15,7 @@ PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: test demo lint format readme clean
+.PHONY: test demo lint format readme cards clean
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,9 @@ format: $(VENV)/.made-for-tests
 
 readme: $(VENV)/.made
 	$(PY) scripts/update_readme.py
+
+cards: $(VENV)/.made
+	$(PY) scripts/make_model_card.py
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from .mergers.lloyd import lloyd
 from .methods import METHODS, PARTS
 from .registry import Entry
+from .sharing import Shareable
 from .version import __version__
 
 OUTPUT = "output"
@@ -16,25 +17,25 @@ LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
 
 
 @dataclass
-class VTPConfig:
+class VTPConfig(Shareable):
     """How a model's image tokens are pruned.
 
     Args:
         keep_ratio: share of patch tokens left at the end, in (0, 1]; or one share per layer listed, each of
-        the
-            original count.
+            the original count.
         layer: encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the
-        tower
-            (language-model families); None for the family's default. A list with one ratio spreads the
+            tower (language-model families); None for the family's default. A list with one ratio spreads the
             reduction geometrically.
         method: a named bundle of scorer, selector and merger, see `list_methods()`.
         scorer, selector, merger: replace that part of the bundle.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
         positions: "original" leaves kept tokens the positions of the full prompt, "compact" renumbers them.
         video_budget: "frame" leaves every frame group of a video its share, "clip" shares out over the whole
-        clip. min_keep, max_keep: bounds of the number of tokens a stage leaves of one image.
-        base_model_name_or_path: the model the config was made for. vtp_version: the version of hf_vtp that
-        made it.
+            clip.
+        min_keep, max_keep: bounds of the number of tokens a stage leaves of one image.
+        base_model_name_or_path, model_type, num_layers: the model the config was made for, its family and the
+            layers of its vision encoder; apply_vtp refuses a model of another family or number of layers.
+        vtp_version: the version of hf_vtp that made it.
 
     Raises ValueError or TypeError with one sentence that says what is allowed.
     """
@@ -53,6 +54,8 @@ class VTPConfig:
     min_keep: int = 1
     max_keep: int | None = None
     base_model_name_or_path: str | None = None
+    model_type: str | None = None
+    num_layers: int | None = None
     vtp_version: str = __version__
 
     def __post_init__(self) -> None:
@@ -157,16 +160,17 @@ def _is(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 NONE = type(None)
+NAMES = (*PARTS, "base_model_name_or_path", "model_type")  # None where there is none
 LISTED = {"keep_ratio": float, "layer": int}  # what a list of these holds
 FIELD_TYPES = (
     ("keep_ratio", (float, list), "a number or a list of numbers"),
     ("layer", (int, str, NONE, list), "an int, a list of ints, 'output' or None"),
     ("method", (str,), "a name"),
-    *((name, (str, NONE), "a name or None") for name in (*PARTS, "base_model_name_or_path")),
+    *((name, (str, NONE), "a name or None") for name in NAMES),
     *((f"{name}_options", (dict,), "a dict of options") for name in PARTS),
     ("positions", (str,), "a name"),
     ("video_budget", (str,), "a name"),
     ("min_keep", (int,), "an int"),
-    ("max_keep", (int, NONE), "an int or None"),
+    *((name, (int, NONE), "an int or None") for name in ("max_keep", "num_layers")),
     ("vtp_version", (str,), "a version"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,52 +10,61 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .adapters import Adapter, adapter_for
+from .adapters import ADAPTERS, Adapter, adapter_for
 from .config import VTPConfig
+from .remembered import OwnConfig, forget, made_for, refuse_others, remembered
 from .stats import VTPStats
 from .tower import Tower
 
 ATTRIBUTE = "_vtp"  # where a pruned model keeps its adapter
 
 
-def apply_vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) -> nn.Module:
+def apply_vtp(
+    model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **overrides
+) -> nn.Module:
     """Make `model` look at fewer image tokens from its next forward on; returns the model.
 
-    Only this object changes. Applying again replaces. Keyword arguments are VTPConfig's fields.
+    Only this object changes. Applying again replaces. `config` is a VTPConfig, or a folder or a repository on
+    the Hub to load one from; keyword arguments are VTPConfig's fields and override it. Without any argument
+    it is what `model.config.vtp_config` says, of a model that was saved while it was pruned.
 
     Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an
-    unknown method or option, a ratio outside (0, 1] or a layer where pruning has no effect.
+    unknown method or option, a ratio outside (0, 1], a layer where pruning has no effect or a config made for
+    another family or number of layers; OSError for a repository that is missing, private or out of reach.
     """
-    if not isinstance(config, VTPConfig | None):
-        raise TypeError(f"config must be a VTPConfig or None, not {config!r}; give its fields by name")
-    config = (config or VTPConfig()).replace(**overrides)
     root = unwrap(model)
-    adapter = adapter_for(root)(root, config)
+    make = adapter_for(root)
+    config = _chosen(root, config, overrides)
+    refuse_others(root, config, ADAPTERS)
+    adapter = make(root, config)
+    adapter.own_config = OwnConfig(root, made_for(root, config))
     _refuse_overlap(root)
-    remove_vtp(model)
+    _uninstall(applied(root))
     _install(adapter)
     return model
 
 
 def remove_vtp(model: nn.Module) -> nn.Module:
-    """Undo apply_vtp: outputs, hooks and attributes are those of a model never pruned. Returns the model."""
-    adapter = applied(model)
-    if adapter is not None:
-        adapter.detach()
-        delattr(adapter.model, ATTRIBUTE)
-        _forget_compiled()
+    """Undo apply_vtp: outputs, hooks and attributes are those of a model never pruned. Returns the model.
+
+    The config that a model was loaded with is forgotten too: it has no `vtp_config` afterwards.
+    """
+    _uninstall(applied(model))
+    forget(unwrap(model))
     return model
 
 
 @contextmanager
-def vtp(model: nn.Module, config: VTPConfig | None = None, **overrides) -> Iterator[nn.Module]:
+def vtp(
+    model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **overrides
+) -> Iterator[nn.Module]:
     """Prune inside a `with` block; whatever held before, pruned or not, holds again after it."""
     outer = applied(model)
     apply_vtp(model, config, **overrides)
     try:
         yield model
     finally:
-        remove_vtp(model)
+        _uninstall(applied(model))
         if outer is not None:
             _install(outer)
 
@@ -85,9 +95,29 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def _chosen(root: nn.Module, config: VTPConfig | str | os.PathLike | None, overrides: dict) -> VTPConfig:
+    if config is None:
+        config = (None if overrides else remembered(root)) or VTPConfig()
+    elif isinstance(config, str | os.PathLike):
+        config = VTPConfig.from_pretrained(config)
+    elif not isinstance(config, VTPConfig):
+        raise TypeError(f"config must be a folder, a name on the Hub, a VTPConfig or None, not {config!r}")
+    return config.replace(**overrides)
+
+
 def _install(adapter: Adapter) -> None:
+    adapter.own_config.attach()
     adapter.attach()
     setattr(adapter.model, ATTRIBUTE, adapter)
+    _forget_compiled()
+
+
+def _uninstall(adapter: Adapter | None) -> None:
+    if adapter is None:
+        return
+    adapter.detach()
+    adapter.own_config.detach()
+    delattr(adapter.model, ATTRIBUTE)
     _forget_compiled()
 
 

@@ -189,7 +189,8 @@ class VisionTokens:
         by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
         by_patch = ("full_query", "full_key", "full_value")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
-        fields = {name: None if x is None else x[images] for name, x in fields.items()}
+        whole = len(images) == len(self.hidden_states)  # then views will do
+        fields = {name: x if whole or x is None else x[images] for name, x in fields.items()}
         fields |= {name: None if fields[name] is None else fields[name][:, :count] for name in by_token}
         fields |= {name: None if fields[name] is None else fields[name][:, :, :length] for name in by_patch}
         seen = {layer: x[images, :count] for layer, x in self.seen.items()}

@@ -21,6 +21,7 @@ class Adapter:
     """
 
     reads_text = False  # whether images come with a prompt of their own
+    own_config: object  # the model's while it is pruned, see hf_vtp/remembered.py; apply_vtp sets it
 
     def __init__(self, model: nn.Module, config: VTPConfig):
         self.model = model

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shlex
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from ..files import replacing
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION = {  # by name, and what it needs
@@ -128,27 +127,8 @@ def writable(path: str | None, *suffixes: str) -> Path | None:
         return target
 
 
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it takes the target's place only if the block ends well."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are readable by their owner only
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def command(argv: list[str]) -> str:
     """What the user typed, fit to be typed again from the same folder."""
     script = Path(sys.argv[0])
     shown = script if not script.is_absolute() else Path("scripts") / script.name
     return shlex.join(["python", str(shown), *argv])
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,6 @@ from ..ragged import best, valid_scores
 from ..tokens import VisionTokens
 from . import register_selector
 
-
 WHOLE = 1 << 50  # what all of a score counts; the rounding of single ones is allowed for
 
 
