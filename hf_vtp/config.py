@@ -22,13 +22,16 @@ class VTPConfig(Shareable):
 
     Args:
         keep_ratio: share of patch tokens left at the end, in (0, 1]; or one share per layer listed, each of
-            the original count.
+        the
+            original count. Methods whose count follows the image take it as the target of the mean, or not at
+            all (`list_methods()` says which); at 1 nothing leaves in any method.
         layer: encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the
-            tower (language-model families); None for the family's default. A list with one ratio spreads the
-            reduction geometrically.
+            tower (language-model families); None for the method's own place, or the family's default. A list
+            with one ratio spreads the reduction geometrically, or as the method says.
         method: a named bundle of scorer, selector and merger, see `list_methods()`.
         scorer, selector, merger: replace that part of the bundle.
-        scorer_options, selector_options, merger_options: keyword arguments of the parts.
+        scorer_options, selector_options, merger_options: keyword arguments of the parts; every merger takes
+            `lloyd`, rounds of k-means after it.
         positions: "original" leaves kept tokens the positions of the full prompt, "compact" renumbers them.
         video_budget: "frame" leaves every frame group of a video its share, "clip" shares out over the whole
             clip.

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from models import same
+from models import IMAGE_METHODS, same
 from qwen import IMAGE, VIDEO, Qwen, Qwen2, masked_qwen_tower
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm import expected_rows
 
-from hf_vtp import apply_vtp, list_methods, remove_vtp, vtp, vtp_stats
+from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 pytestmark = pytest.mark.models
@@ -141,7 +141,7 @@ def test_flash_attention_gets_narrowed_lengths(monkeypatch, method):
     assert len(calls[2]) < len(calls[0])  # windows that became empty are gone
 
 
-@pytest.mark.parametrize("method", list_methods())
+@pytest.mark.parametrize("method", IMAGE_METHODS)
 def test_images_do_not_see_their_neighbours(method):
     model = apply_vtp(Qwen.model(), layer=[0, 1], keep_ratio=0.3, method=method)
     grids = [(1, 8, 12), (1, 4, 4), (1, 8, 12), (1, 12, 20)]
