@@ -1,0 +1,95 @@
+"""Where a device would be waited for: never in a tower with fixed counts, in prompts only to condense them."""
+
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from models import IMAGE_METHODS, clip_vision, pixels
+from qwen import Qwen
+from torch.utils._python_dispatch import TorchDispatchMode
+from vlm import FAMILIES
+
+from hf_vtp import apply_vtp, list_methods, vtp
+
+FIXED = [name for name in IMAGE_METHODS if list_methods()[name]["keep_ratio"] == "exact"]
+WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "equal", "item"}
+pytestmark = pytest.mark.models
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the host needs, by the function of hf_vtp that asked; "": others."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        boolean = name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name in WAITS or boolean:
+            self.counts[asked()] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def asked():
+    frame = sys._getframe(2)
+    while frame is not None:
+        if "/hf_vtp/" in frame.f_code.co_filename:
+            return frame.f_code.co_name
+        frame = frame.f_back
+    return ""
+
+
+def waits(call):
+    with torch.no_grad(), Waits() as mode:
+        call()
+    return mode.counts
+
+
+def test_the_counter_counts():
+    x = torch.tensor([1.0, 0.0])
+    assert waits(lambda: x.sum().item())[""] == 1 and waits(lambda: x[x > 0])[""] == 1
+    assert (
+        sum(waits(lambda: apply_vtp(clip_vision(), method="dynamic", keep_ratio=0.5)(pixels())).values()) > 0
+    )
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_a_tower_with_fixed_counts_never_waits(method):
+    model = apply_vtp(clip_vision(), keep_ratio=0.4, method=method)
+    assert not waits(lambda: model(pixels()))
+
+
+# our functions that call Transformers' own window index and rope index, which it would call without us
+ITS_OWN = ("begin", "local_positions")
+
+
+@pytest.mark.parametrize("method", ["vtp", "qk_topk", "tome"])
+def test_hooks_add_no_wait_to_qwens_blocks(method):
+    """Lengths of windows are worked out once a stage for each kind of block, not in every block."""
+    grid_thw = torch.tensor([(1, 8, 12), (1, 4, 4)])
+    model, patches = Qwen.model(), torch.randn(112, 96)
+    counts = []
+    for layers in ([1], [0, 1, 2]):
+        with vtp(model, layer=layers, keep_ratio=0.5, method=method):
+            counts.append(waits(lambda: model.model.visual(patches, grid_thw=grid_thw)))
+    for number, found in zip((1, 3), counts, strict=True):
+        ours = {name: n for name, n in found.items() if name and name not in ITS_OWN}
+        assert set(ours) == {"seqlens"} and ours["seqlens"] <= 4 * number
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_is_condensed_with_few_waits(family):
+    """As many for a large batch as for a small one, and none of them in the decode steps."""
+    family = FAMILIES[family]
+    model = apply_vtp(family.model(), keep_ratio=0.5)
+    found = []
+    for rows, steps in (((1, 2), 0), ((3, 3, 2), 0), ((1, 2), 2), ((1, 2), 9)):
+        inputs = family.inputs(rows)
+        call = {"max_new_tokens": steps, "min_new_tokens": steps} if steps else {}
+        counts = waits(lambda: (model.generate if steps else model)(**inputs, **call))  # noqa: B023
+        found.append({name: n for name, n in counts.items() if name and name not in ITS_OWN})
+    assert found[0] == found[1] and sum(found[0].values()) <= 8
+    ours = [{name: n for name, n in counts.items() if name != "generate"} for counts in found[2:]]
+    assert ours[0] == ours[1]
