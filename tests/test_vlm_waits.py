@@ -1,4 +1,4 @@
-"""Where a device would be waited for: never in a tower with fixed counts, in prompts only to condense them."""
+"""Where a device would be waited for: never in a tower with fixed counts, in prompts only to condense."""
 
 import sys
 from collections import Counter
