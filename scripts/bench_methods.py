@@ -18,25 +18,6 @@ from tqdm import tqdm
 
 from hf_vtp import list_methods
 from hf_vtp.measure import cli, memory, methods, report
-from hf_vtp.measure.report import number
-
-COLUMNS: tuple[report.Column, ...] = (
-    ("tokens", lambda row: str(row["num_tokens"])),
-    ("method", lambda row: row["method"]),
-    ("one stage\nms", number("latency_p50_ms", 2)),
-    ("IQR\nms", number("latency_iqr_ms", 2)),
-    ("scratch\nMiB/image", number("scratch_mib_per_image", 1)),
-    ("tower\nms", number("tower_ms", 1)),
-    ("one stage\n% of tower", lambda row: percent(row, 1)),
-    ("stages", lambda row: str(row["stages"])),
-    ("all stages\n% at most", lambda row: percent(row, row["stages"])),
-    ("note", lambda row: f"at most {row['limit']} tokens" if row["limit"] else ""),
-)
-
-
-def percent(row: dict, times: int) -> str:
-    share = row["share_of_tower"]
-    return "n/a" if share is None else f"{100 * times * share:.1f}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +85,7 @@ def show(result: dict) -> None:
         "Scratch: the peak of live tensor allocations during one call, without its input.",
     ]
     where = f"{machine['device_name']}{cores}"
-    report.print_table(f"{title}\n{where}", COLUMNS, result["rows"], notes, groups=("num_tokens",))
+    report.print_table(f"{title}\n{where}", methods.COLUMNS, result["rows"], notes, groups=("num_tokens",))
 
 
 if __name__ == "__main__":

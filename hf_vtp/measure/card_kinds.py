@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .methods import COLUMNS as METHODS_COLUMNS
 from .report import VISION_COLUMNS, Column, number
 from .table_vlm import where
 from .variants import UNPATCHED
@@ -111,6 +112,15 @@ KINDS = {  # by a result's "benchmark" or "evaluation"
     ),
     "llava": Kind("llava", "Speed", VLM_COLUMNS, GENERATES, _inputs, _benchmarked, SPEED),
     "qwen2_5_vl": Kind("qwen2_5_vl", "Speed", VLM_COLUMNS, GENERATES, _inputs, _benchmarked, SPEED),
+    "methods": Kind(
+        "clip",
+        "What each method costs by itself",
+        METHODS_COLUMNS,
+        (),
+        _inputs,
+        lambda result: result["model"],
+        SPEED,
+    ),
     "clip_cifar10": Kind(
         "clip",
         SMALL.format("CLIP"),

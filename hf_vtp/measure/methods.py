@@ -15,10 +15,30 @@ from ..pruner import entry, needs, observe, prune, watched
 from ..tokens import VisionTokens, num_keep
 from .cli import UsageError
 from .memory import peak_bytes
+from .report import Column, number
 from .timing import interleave, summary, synchronizer
 
 HEADS, WIDTH, LAYERS, WORDS = 16, 1024, 24, 32  # of CLIP ViT-L/14; text tokens of a prompt
 TOWER = "tower"
+
+
+COLUMNS: tuple[Column, ...] = (
+    ("tokens", lambda row: str(row["num_tokens"])),
+    ("method", lambda row: row["method"]),
+    ("one stage\nms", number("latency_p50_ms", 2)),
+    ("IQR\nms", number("latency_iqr_ms", 2)),
+    ("scratch\nMiB/image", number("scratch_mib_per_image", 1)),
+    ("tower\nms", number("tower_ms", 1)),
+    ("one stage\n% of tower", lambda row: percent(row, 1)),
+    ("stages", lambda row: str(row["stages"])),
+    ("all stages\n% at most", lambda row: percent(row, row["stages"])),
+    ("note", lambda row: f"at most {row['limit']} tokens" if row["limit"] else ""),
+)
+
+
+def percent(row: dict, times: int) -> str:
+    share = row["share_of_tower"]
+    return "n/a" if share is None else f"{100 * times * share:.1f}"
 
 
 def grid_of(num_tokens: int) -> tuple[int, int, int]:
