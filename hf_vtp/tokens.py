@@ -142,7 +142,8 @@ class VisionTokens:
         for start, stop in row_blocks(length, length * self.full_query.shape[1]):
             rows = tokens.attention(slice(start, stop))
             if self.valid is not None:
-                rows = rows * self._valid_patches()[:, None, start:stop, None]
+                # not a product: a row that sees nothing, padding of a frame that is empty, is NaN
+                rows = rows.masked_fill(~self._valid_patches()[:, None, start:stop, None], 0)
             yield start, stop, rows
 
     def received_attention(self) -> Tensor:

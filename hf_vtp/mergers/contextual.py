@@ -35,12 +35,12 @@ def contextual(
     every = every.gather(1, order)
     place = torch.zeros(b, n, dtype=torch.long, device=keep.device)
     place = place.scatter(1, every, torch.arange(kept + number, device=keep.device).expand_as(every))
-    groups = place
+    stays = torch.zeros(b, n, dtype=torch.bool, device=keep.device).scatter(1, every, True)
+    groups = torch.where(stays, place, -1)
     content = tokens.content.float()
     if number:
         unit = tokens.unit_keys().detach()
         joined = targets.gather(1, nearest(unit, take(unit, targets)))  # [B, N]
-        stays = torch.zeros(b, n, dtype=torch.bool, device=keep.device).scatter(1, every, True)
         groups = torch.where(stays, place, place.gather(1, joined))
         weights = tokens.weights().masked_fill(stays, 0).unsqueeze(-1)
         total = group_sum(weights, groups, every.shape[1])

@@ -44,6 +44,14 @@ def uniform(tokens: VisionTokens) -> Tensor:
     frames, rows, columns = tokens.grid
     whole = n == frames * rows * columns
     shape = (frames * rows, columns) if whole else (1, n)
-    chosen = regular_grid(*shape, tokens.num_keep, device=tokens.hidden_states.device)
-    scores = torch.zeros(n, dtype=torch.float32, device=chosen.device).scatter(0, chosen, 1.0)
-    return scores.expand(b, n)
+    chosen = regular_grid(*shape, min(n, tokens.num_keep), device=tokens.hidden_states.device)
+    scores = torch.zeros(n, dtype=torch.float32, device=chosen.device).scatter(0, chosen, 1.0).expand(b, n)
+    if tokens.valid is None:
+        return scores
+    have = tokens.valid.sum(dim=1, keepdim=True)  # [B, 1] a grid of its own for each row
+    count = have.clamp(max=tokens.num_keep)
+    shift = torch.where(2 * count >= have, 1, 2)
+    cell = torch.arange(tokens.num_keep, device=chosen.device)  # [num_keep]
+    place = ((4 * cell + shift) * have // (4 * count)).where(cell < count, n)
+    own = scores.new_zeros(b, n + 1).scatter(1, place, 1.0)[:, :n]
+    return torch.where((have == n) & whole, scores, own)

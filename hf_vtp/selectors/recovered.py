@@ -36,9 +36,9 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     near = (count - 1).clamp(min=0, max=width)[:, None, None]
     chosen = torch.sort(gap, dim=-1, stable=True).indices.argsort(dim=-1) < near
     farthest = gap.masked_fill(~chosen, 0).amax(dim=-1)  # [B, N] distance of the last neighbour
-    reach = torch.maximum(farthest[:, place], gap.masked_fill(~chosen, 0)) * chosen
+    reach = torch.maximum(farthest[:, place], gap).masked_fill(~chosen, 0)  # no product: inf · 0 is NaN
     density = 1 / (reach.sum(dim=-1) / near.squeeze(-1).clamp(min=1) + 1e-10)
-    factor = (density[:, place] * chosen).sum(dim=-1) / near.squeeze(-1).clamp(min=1) / density
+    factor = density[:, place].masked_fill(~chosen, 0).sum(dim=-1) / near.squeeze(-1).clamp(min=1) / density
     return ((factor > OUTLIER) & own).sum(dim=1)
 
 
@@ -60,8 +60,10 @@ def recovered(
     """
     rest = torch.ones_like(scores, dtype=torch.bool) if tokens.valid is None else tokens.valid
     order = torch.zeros_like(scores)
-    for importance, values in ((3, scores), (2, text_relevance(tokens)), (1, scores)):
+    like = text_relevance(tokens)
+    for importance, values in ((3, scores), (2, like), (1, scores)):
         count = local_outliers(values, rest, neighbours)
         new = rank_by(rest.float(), values) < count[:, None]
         order, rest = order + importance * new, rest & ~new
-    return best(-rank_by(order, scores).float(), (order > 0).sum(dim=1), tokens)
+    rank = rank_by(order, torch.where(order == 2, like, scores))
+    return best(-rank.float(), (order > 0).sum(dim=1), tokens)
