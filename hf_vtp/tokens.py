@@ -156,7 +156,8 @@ class VisionTokens:
     def salience(self) -> Tensor:
         """Attention of [CLS] to each token, mean over heads, [B, N]; sums to at most one.
 
-        Where a tower has no [CLS], the attention that a token receives, mean over heads and queries.
+        Where a tower has no [CLS], the attention that a token receives, mean over heads and queries; of a
+        merge unit the sum over its patches.
         """
         if self.num_prefix_tokens:
             return self.cls_attention().mean(dim=1)

@@ -62,7 +62,7 @@ OPTIONS = {
 FIELDS = {"entropy": [{"remaining": 0, "target": 3}, {"remaining": 1, "target": 2}, {"remaining": 9}]}
 BOUNDS = {"min_keep": 1, "max_keep": None, "share": 0.5, "remaining": 2, "target": 1}
 FIELDS |= {
-    name: [{}, {"min_keep": 3}, {"max_keep": 2}, {"share": 0.2, "min_keep": 2, "max_keep": 9}, {"share": 0.8}]
+    name: [{}, {"max_keep": 2, "share": 0.2}, {"min_keep": 4, "max_keep": 7, "share": 0.8}]
     + FIELDS.get(name, [])
     for name in COUNTING
 }
@@ -135,7 +135,7 @@ def test_selectors(name, case):
             for options in options_of(name) if several else [{}]:
                 if case.partition(",")[0] in RANDOM and options.get("alpha") == 0 and name in MIRRORED:
                     continue
-                for values in FIELDS.get(name, [{}]) if several else [{}]:
+                for values in FIELDS.get(name, [{}]) if kind == "signed" else [{}]:
                     values = {**BOUNDS, "num_keep": count, **values}
                     for im in images:
                         im.having(**values)

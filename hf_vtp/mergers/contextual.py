@@ -21,9 +21,11 @@ def contextual(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Beside the tokens that the selector kept, as they are, targets take up all the others.
 
-    Of `num_keep`, `share` are targets: every so-manieth of the tokens that leave. Each other one joins the
-    target most similar by the cosine of the mean keys, and a target becomes itself + the mean of those.
-    Returns [B, K, M·D], the group of every token [B, N], sizes [B, K] in float32, and all places kept [B, K].
+    Of `num_keep`, `share` are targets, rounded, at least one and never all: of the tokens that leave, each
+    ⌊leaving / targets⌋th from the first on. Each other one joins the target most similar by the cosine of the
+    mean keys, and a target becomes itself + the mean of those, weighted by their sizes. Where only one token
+    is kept there is no target, and the others have no group, -1. Returns [B, K, M·D], the group of every
+    token [B, N], sizes [B, K] in float32, and all places kept [B, K].
     """
     (b, n), kept = tokens.shape, keep.shape[1]
     number = min(targets_among(tokens.num_keep, share=share), n - kept)

@@ -18,7 +18,8 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     """How many of each image's `values` [B, N] are outliers among those marked, [B].
 
     The local outlier factor (Breunig et al., SIGMOD 2000) of numbers: sorted, the nearest neighbours of each
-    lie within so many places of it.
+    lie within so many places of it. Of two at one distance the smaller number is the neighbour. A factor
+    above 1.5 makes an outlier, as in scikit-learn.
     """
     n, count = values.shape[1], among.sum(dim=1)
     x = torch.sort(values.double().masked_fill(~among, float("inf")), dim=1).values
@@ -55,8 +56,8 @@ def recovered(
     the rest, then of the scores again among what remains; the count follows the image.
 
     The last are centres for a merger to gather the others in. `keep_ratio` is unused; `min_keep` and
-    `max_keep` bound the count, and cut the centres first, then what the prompt recovered. Returns [B, K],
-    padded with -1.
+    `max_keep` bound the count, and cut the centres first, then what the prompt recovered, each from its
+    lowest; below `min_keep` the next highest scores fill up. Returns [B, K], padded with -1.
     """
     rest = torch.ones_like(scores, dtype=torch.bool) if tokens.valid is None else tokens.valid
     order = torch.zeros_like(scores)

@@ -95,7 +95,7 @@ def text_relevance(im):
         return [0.5] * im.n
     like = [row[0] for row in cosines(im.joint, [mean_vector(im.text)])]
     low, high = min(like), max(like)
-    return [(c - low) / (high - low) if high > low else 0.5 for c in like]
+    return [(c - low) / (high - low) if high - low > 1e-6 else 0.5 for c in like]
 
 
 def token_norm(im, order="largest"):
