@@ -16,6 +16,15 @@ CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
 WHOLE = [name for name in CASES if name in RANDOM]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small numbers gain nothing from a second thread, and wait for it where others use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def scores_of(tokens):
     return torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0))
 
