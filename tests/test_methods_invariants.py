@@ -162,6 +162,9 @@ def test_rounding_makes_no_ranking_of_equal_tokens(n, value):
     scores, tokens = torch.full((2, n), value), replace(tokens, num_keep=n // 3, share=0.3)
     for name in ("threshold", "iqr", "recovered"):
         assert call_selector(name, tokens, scores)[0].tolist() == [[0], [0]], name
+    for deviations in (-0.5, 0.5):  # of a deviation that is none
+        keep = SELECTORS["threshold"].function(scores, tokens, deviations=deviations)
+        assert keep.tolist() == [[0], [0]]
     every = call_selector("threshold", replace(tokens, share=1.0), scores)[0]
     assert every.tolist() == [list(range(n))] * 2
     for name in ("top_k", "pivots", "dpp", "nms", "unlike_ranked"):
