@@ -142,7 +142,8 @@ class VisionTokens:
         for start, stop in row_blocks(length, length * self.full_query.shape[1]):
             rows = tokens.attention(slice(start, stop))
             if self.valid is not None:
-                rows = rows * self._valid_patches()[:, None, start:stop, None]
+                # not a product: a row that sees nothing, padding of a frame that is empty, is NaN
+                rows = rows.masked_fill(~self._valid_patches()[:, None, start:stop, None], 0)
             yield start, stop, rows
 
     def received_attention(self) -> Tensor:
@@ -155,7 +156,8 @@ class VisionTokens:
     def salience(self) -> Tensor:
         """Attention of [CLS] to each token, mean over heads, [B, N]; sums to at most one.
 
-        Where a tower has no [CLS], the attention that a token receives, mean over heads and queries.
+        Where a tower has no [CLS], the attention that a token receives, mean over heads and queries; of a
+        merge unit the sum over its patches.
         """
         if self.num_prefix_tokens:
             return self.cls_attention().mean(dim=1)

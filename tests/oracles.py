@@ -40,38 +40,3 @@ def replicated_clip(tower, pixel_values, stages):
                     rows = torch.nonzero(member[b] == group)[:, 0] + 1
                     x[b, rows] = x[b, rows].mean(dim=0)
     return x, member
-
-
-def nms_absorb(x, scores, keep, rounds=1, sizes=None):
-    """The nms selection and the absorb merger on one image, [N, D] in float64, by plain loops."""
-    x, n = x.double(), x.shape[0]
-    scores = scores.double()
-    unit = [row / row.norm().clamp_min(1e-12) for row in x]
-    cos = [[float(unit[i] @ unit[j]) for j in range(n)] for i in range(n)]
-    chosen = []
-    for r in range(rounds):
-        count = keep * (r + 1) // rounds - keep * r // rounds
-        if count == 0:
-            continue
-        redundancy = {}
-        for i in set(range(n)) - set(chosen):
-            above = [
-                j
-                for j in range(n)
-                if j != i and (scores[j] > scores[i] or (scores[j] == scores[i] and j < i))
-            ]
-            redundancy[i] = max([cos[i][j] for j in {*above, *chosen}], default=-2.0)
-        chosen += sorted(redundancy, key=lambda i: (redundancy[i], i))[:count]
-        scores = torch.tensor([-max([cos[i][j] for j in chosen], default=-2.0) for i in range(n)])
-    chosen = sorted(chosen)
-    groups = [
-        chosen.index(i) if i in chosen else max(range(keep), key=lambda g: cos[i][chosen[g]])
-        for i in range(n)
-    ]
-    sizes = [1.0] * n if sizes is None else sizes.tolist()
-    merged, totals = torch.zeros(keep, x.shape[1], dtype=torch.float64), [0.0] * keep
-    for i, g in enumerate(groups):
-        merged[g] += x[i] * sizes[i]
-        totals[g] += sizes[i]
-    totals = torch.tensor(totals, dtype=torch.float64)
-    return chosen, groups, totals, merged / totals[:, None]

@@ -21,9 +21,11 @@ def contextual(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Beside the tokens that the selector kept, as they are, targets take up all the others.
 
-    Of `num_keep`, `share` are targets: every so-manieth of the tokens that leave. Each other one joins the
-    target most similar by the cosine of the mean keys, and a target becomes itself + the mean of those.
-    Returns [B, K, M·D], the group of every token [B, N], sizes [B, K] in float32, and all places kept [B, K].
+    Of `num_keep`, `share` are targets, rounded, at least one and never all: of the tokens that leave, each
+    ⌊leaving / targets⌋th from the first on. Each other one joins the target most similar by the cosine of the
+    mean keys, and a target becomes itself + the mean of those, weighted by their sizes. Where only one token
+    is kept there is no target, and the others have no group, -1. Returns [B, K, M·D], the group of every
+    token [B, N], sizes [B, K] in float32, and all places kept [B, K].
     """
     (b, n), kept = tokens.shape, keep.shape[1]
     number = min(targets_among(tokens.num_keep, share=share), n - kept)
@@ -35,12 +37,12 @@ def contextual(
     every = every.gather(1, order)
     place = torch.zeros(b, n, dtype=torch.long, device=keep.device)
     place = place.scatter(1, every, torch.arange(kept + number, device=keep.device).expand_as(every))
-    groups = place
+    stays = torch.zeros(b, n, dtype=torch.bool, device=keep.device).scatter(1, every, True)
+    groups = torch.where(stays, place, -1)
     content = tokens.content.float()
     if number:
         unit = tokens.unit_keys().detach()
         joined = targets.gather(1, nearest(unit, take(unit, targets)))  # [B, N]
-        stays = torch.zeros(b, n, dtype=torch.bool, device=keep.device).scatter(1, every, True)
         groups = torch.where(stays, place, place.gather(1, joined))
         weights = tokens.weights().masked_fill(stays, 0).unsqueeze(-1)
         total = group_sum(weights, groups, every.shape[1])

@@ -29,10 +29,10 @@ def knn_weighted(
 ) -> tuple[Tensor, Tensor, None, Tensor]:
     """A kept token adds its nearest neighbours, weighted by attention; one more token sums up what leaves.
 
-    x_i + Σ a_j x_j over the `neighbours` tokens most similar by the cosine of the mean keys, a the attention
-    of [CLS] (received attention without one). Of several tokens kept, one is Σ a_j x_j of all that leave, at
-    the place of the most attended of these. Returns [B, K, M·D], for every token its own place or that one
-    [B, N], no sizes, and all places kept [B, K].
+    x_i + Σ a_j x_j over the `neighbours` other tokens most similar by the cosine of the mean keys, kept or
+    not, a the attention of [CLS] (received attention without one). Of several tokens kept, one is Σ a_j x_j
+    of all that leave, at the place of the most attended of these. Returns [B, K, M·D], for every token its
+    own place or that one [B, N] (-1 where only one is kept), no sizes, and all places kept [B, K].
     """
     (b, n), kept = tokens.shape, keep.shape[1]
     with torch.no_grad():

@@ -16,9 +16,9 @@ def lloyd(
     """Every token joins the centre it resembles most, each centre becomes its group's mean; so many times.
 
     The centres begin as `hidden_states` [B, K, M·D], what a merger returned. Similarity is the cosine of the
-    hidden states; a token that stands for several counts as several; the token at `keep` stays in its own
-    group. Returns the means [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in
-    float32.
+    hidden states with the mean over the patches of a centre; a token that stands for several counts as
+    several; the token at `keep` stays in its own group. Returns the means [B, K, M·D], the group of every
+    token [B, N], and the groups' sizes [B, K] in float32.
     """
     count = keep.shape[1]
     own = torch.arange(count, device=keep.device).expand_as(keep)

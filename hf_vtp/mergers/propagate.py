@@ -21,7 +21,7 @@ def propagate(
 ) -> tuple[Tensor, None, None]:
     """x_kept + alpha · W · x_left over a graph of places and of likeness.
 
-    A token has an edge to those that touch it in the image, corners included, and to the `neighbours` most
+    A token has an edge to those that touch it in its frame, corners included, and to the `neighbours` most
     similar to it (cosine of the hidden states); W is the graph with each row scaled to sum to one. The paper
     makes the graph once, from the embeddings; here it is made anew from the states of each stage. Returns [B,
     K, M·D].

@@ -16,8 +16,9 @@ def every_layer(layer: int, num_layers: int, **options) -> list[int]:
 def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
     """(attention + likeness) · ‖v‖₁ of one layer, [B, N].
 
-    Attention of [CLS] to the token and its cosine with [CLS] (of the values, not below 0), each scaled to sum
-    to one. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
+    Attention of [CLS] to the token and its cosine with [CLS] (not below 0), each scaled to sum to one over
+    the tokens; v and the cosine are of the values of all heads side by side. Of a merge unit the mean over
+    its patches. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
     """
     value = tokens.value.float().transpose(1, 2).flatten(2)  # [B, N·M, H·d]
     strength = tokens.per_token(value.abs().sum(dim=-1))  # [B, N]
@@ -42,8 +43,8 @@ def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0
 def flow(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
     """c ← momentum · c + (1 - momentum) · s over all layers so far, s what a layer says of the token.
 
-    s = (attention of [CLS] + cosine with [CLS]) · ‖v‖₁, the first two scaled to sum to one; without a [CLS],
-    attention received · ‖v‖₁. Returns [B, N].
+    It begins with the s of the first layer. s = (attention of [CLS] + cosine with [CLS]) · ‖v‖₁, the first
+    two scaled to sum to one; without a [CLS], attention received · ‖v‖₁. Returns [B, N].
     """
     layers = [tokens.seen[layer] for layer in sorted(tokens.seen) if layer <= tokens.layer]
     score = layers[0]

@@ -11,8 +11,8 @@ from . import register_scorer
 def own_and_received(tokens: VisionTokens) -> Tensor:
     """A token's attention to itself times the attention it receives from all, each the mean over the heads.
 
-    The first is large where a token cannot be made from others, the second where others are made from it.
-    Returns [B, N].
+    The first is large where a token cannot be made from others, the second, a sum over the queries, where
+    others are made from it. Of a merge unit each is the mean over its patches. Returns [B, N].
     """
     own, received = [], 0.0
     for start, stop, rows in tokens.attention_blocks():

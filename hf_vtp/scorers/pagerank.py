@@ -19,8 +19,9 @@ def pagerank(
 ) -> Tensor:
     """s ← Aᵀs, so often, in every head from s = 1; then the root mean square over the heads that tell apart.
 
-    A is softmax(QKᵀ/√d) of all tokens, [CLS] included; s keeps the mean one. A head counts whose scores have
-    a variance within the two bounds; all do where none has. Each iteration works out the attention anew, in
+    A is softmax(QKᵀ/√d) of all tokens, [CLS] included; s keeps the mean one. Of a merge unit the mean over
+    its patches. A head counts whose scores have a variance over the image's tokens (the mean square, not the
+    sample's) within the two bounds; all do where none has. Each iteration works out the attention anew, in
     blocks of rows. Returns [B, N].
     """
     s = torch.ones(tokens.full_query.shape[:3], device=tokens.full_query.device)  # [B, H, P + N·M]

@@ -24,8 +24,10 @@ def splitmix64(x: Tensor) -> Tensor:
 def random(tokens: VisionTokens, *, seed: Annotated[int, range(1 << 32)] = 0) -> Tensor:
     """Random scores from a counter-based generator of its own; a floor.
 
-    A function of the seed, the layer and the token's place only: it leaves torch's generators alone, costs no
-    copy to the device, and gives a row the same choice in any batch and on any device. Returns [B, N].
+    The upper 24 bits of SplitMix64 at step i of a stream, i the token's place among those still there, from
+    one; the stream begins at step seed · 65537 + layer + 1 of the one that begins at 0. A function of seed,
+    layer and place only: it leaves torch's generators alone, costs no copy to the device, and gives a row the
+    same choice in any batch and on any device. Returns [B, N].
     """
     b, n = tokens.shape
     counter = torch.arange(1, n + 1, device=tokens.hidden_states.device, dtype=torch.int64)

@@ -10,6 +10,7 @@ from . import register_scorer
 def received_attention(tokens: VisionTokens) -> Tensor:
     """Attention a token receives from all tokens, [CLS] included, summed, mean over the heads.
 
-    Column sums of softmax(QKᵀ/√d) of the layer, in blocks of rows. Returns [B, N].
+    Column sums of softmax(QKᵀ/√d) of the layer, in blocks of rows; of a merge unit the mean over its patches.
+    Returns [B, N].
     """
     return tokens.received_attention().mean(dim=1)

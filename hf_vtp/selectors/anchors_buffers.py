@@ -35,8 +35,10 @@ def anchors_buffers(
 ) -> Tensor:
     """Anchors by the attention a middle layer's tokens receive, their four neighbours, the rest by score.
 
-    There are round(num_keep · alpha / 5) anchors, at least one; neighbours share an edge. `anchor_depth` is
-    where the middle lies: 9 of CLIP-L's 24 layers, .5 for Qwen2.5-VL's 16 of 32. Returns [B, K].
+    There are round(num_keep · alpha / 5) anchors, at least one; neighbours share an edge and are of the same
+    frame. Where they are too many the anchors go first, then the neighbours with the highest scores.
+    `anchor_depth` is where the middle lies: 9 of CLIP-L's 24 layers, .5 for Qwen2.5-VL's 16 of 32. Returns
+    [B, K].
     """
     earlier = tokens.seen[max(layer for layer in tokens.seen if layer <= tokens.layer)]
     count = max(1, round(tokens.num_keep * alpha / 5))

@@ -30,9 +30,11 @@ def crop_quota(
     """Each crop keeps a share of its best tokens that follows how good its tokens are.
 
     Of crops × crops, quota ∝ mean(H)^power with H = A + γV: A the score, V the variance of a token's cosines
-    with its crop, γ = mean|A| / mean|V|. Where there are tokens enough every crop keeps its best. Quotas are
-    drawn by the method of Sainte-Laguë (token r of a crop counts quota / (2r + 1)), which hands on what a
-    crop cannot use; the paper redistributes in rounds. Returns [B, K].
+    with its crop (itself included), γ = mean|A| / mean|V|; a mean(H) below 1e-12 counts as that. Crop (r, c)
+    of a frame has the tokens at row · crops // rows = r and column · crops // columns = c. Where there are
+    tokens enough every crop keeps its best. Best are those with the highest H. Quotas are drawn by the method
+    of Sainte-Laguë (token r of a crop counts quota / (2r + 1)), which hands on what a crop cannot use; the
+    paper redistributes in rounds. Returns [B, K].
     """
     crop = crop_of(tokens, crops)
     cosines, variance = Cosines(tokens.unit_hidden_states()), []

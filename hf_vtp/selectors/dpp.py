@@ -14,9 +14,9 @@ NOTHING = 1e-5  # a gain below this share of the largest is rounding
 def dpp(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """Greedily the token that raises the determinant of L most, L_ij = r_i · cos_ij · r_j, r the score.
 
-    Scores below 0 count as 0, as ones where an image has none above. A gain below 1e-5 of the largest
-    diagonal entry counts as none, and among those the lower index goes first. `num_keep` steps with Cholesky
-    updates, O(N·K) each. Returns [B, K].
+    cos_ii is one, also of a token of zeros. Scores below 0 count as 0, as ones where an image has none above.
+    A gain below 1e-5 of the largest diagonal entry counts as none, and among those the lower index goes
+    first. `num_keep` steps with Cholesky updates, O(N·K) each. Returns [B, K].
     """
     unit, r = tokens.unit_hidden_states(), relevance(scores)
     gain = r.square()  # [B, N] what the squared volume would be multiplied by

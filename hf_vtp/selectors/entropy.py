@@ -11,9 +11,10 @@ from . import register_selector
 def entropy(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """The highest scores; the more concentrated attention is, the more tokens leave at a stage.
 
-    (n - target) / √(layers to the last stage) · (1 - (H / log n)²) of an image's n tokens leave, H the
-    entropy of the attention of [CLS] (received attention without one); the last stage leaves the target, so
-    that `keep_ratio` holds exactly at the end. Returns [B, K], padded with -1.
+    (n - target) / √(layers to the last stage) · (1 - (H / log n)²) of an image's n tokens leave, rounded and
+    never below none, H the entropy of the attention of [CLS] to the tokens (received attention without one),
+    mean over the heads and scaled to sum to one. The last stage leaves the target, so that `keep_ratio` holds
+    exactly at the end. Returns [B, K], padded with -1.
     """
     _, have = valid_scores(scores, tokens)
     if tokens.remaining == 0:

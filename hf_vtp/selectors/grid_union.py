@@ -13,7 +13,7 @@ from .top_k import highest_by
 def grid_union(scores: Tensor, tokens: VisionTokens, *, stride: Annotated[int, range(1, 65)] = 3) -> Tensor:
     """Every token on a grid with that stride, then the highest scores; of too large a grid its highest.
 
-    Returns [B, K].
+    The grid is of rows and columns 0, stride, 2 · stride and so on of each frame. Returns [B, K].
     """
     _, rows, columns = tokens.grid
     place = tokens.place()

@@ -12,7 +12,7 @@ from .top_k import highest_by
 def image_rows(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """The rows of the image with the highest sums of scores; of the last row that fits in part, its highest.
 
-    Returns [B, K].
+    Of rows with equal sums the upper one goes first; a frame has rows of its own. Returns [B, K].
     """
     frames, rows, columns = tokens.grid
     row = tokens.place() // columns  # [B, N]

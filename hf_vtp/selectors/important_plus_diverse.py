@@ -21,7 +21,8 @@ def important_plus_diverse(
     """The highest scores take `share` of the places; the rest loses its repeats until it fits the others.
 
     Again and again the rest is split into even and odd places, and the `step` even tokens most similar to an
-    odd one leave. O(N³ / step), hence the limit. Returns [B, K].
+    odd one (cosine of the hidden states) leave, or as many as are too many. `share` of the places is rounded.
+    O(N³ / step), hence the limit. Returns [B, K].
     """
     count = min(tokens.num_keep, round(share * tokens.num_keep))
     important = highest(scores, count)

@@ -16,8 +16,9 @@ WHOLE = 1 << 50  # what all of a score counts; the rounding of single ones is al
 def mass(scores: Tensor, tokens: VisionTokens, *, p: Annotated[float, (0.0, 1.0)] = 0.9) -> Tensor:
     """The smallest set of tokens that holds the share `p` of the scores' sum; the count follows the image.
 
-    Scores below zero are shifted up so that the least is zero. `keep_ratio` is unused; `min_keep` and
-    `max_keep` bound the count. Returns [B, K], padded with -1.
+    Where a score lies below zero all are shifted up so that the least is zero; where none is above zero then,
+    every token holds the same share. `keep_ratio` is unused; `min_keep` and `max_keep` bound the count.
+    Returns [B, K], padded with -1.
     """
     masked, have = valid_scores(scores, tokens)
     least = masked.masked_fill(masked == float("-inf"), float("inf")).amin(dim=1, keepdim=True)

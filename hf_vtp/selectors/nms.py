@@ -17,10 +17,11 @@ LEAST = -2.0  # below every cosine
 def nms(scores: Tensor, tokens: VisionTokens, *, rounds: Annotated[int, range(1, 1001)] = 1) -> Tensor:
     """The `num_keep` tokens least similar to any token that outranks them.
 
-    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay. With more `rounds` each
-    chooses its share: from the second on, tokens rank by their distance to what is chosen already, and
-    resembling the chosen counts as redundant too. No step within a round depends on another, unlike the
-    greedy farthest-first search that it comes near to. Returns [B, K].
+    red_i = max over tokens j ranked above i of cos(x_i, x_j); the smallest red stay; the first of all
+    outranks every one. With more `rounds` each chooses its share of the places (round r those from r·K //
+    rounds on, and one with none is left out): from the second on, tokens rank by their distance to what is
+    chosen already, and resembling the chosen counts as redundant too. No step within a round depends on
+    another, unlike the greedy farthest-first search that it comes near to. Returns [B, K].
     """
     unit = tokens.unit_hidden_states()
     cosines = Cosines(unit)

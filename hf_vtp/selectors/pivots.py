@@ -14,8 +14,8 @@ from .top_k import highest, highest_by
 def pivots(scores: Tensor, tokens: VisionTokens, *, pivots: Annotated[int, range(1, 4097)] = 8) -> Tensor:
     """The highest scores are pivots; with them stay the tokens least similar to the pivot they resemble most.
 
-    At most half of the kept are pivots. The paper takes the least similar tokens of each pivot in turn.
-    Returns [B, K].
+    Cosine of the hidden states. At most half of the kept are pivots, at least one. The paper takes the least
+    similar tokens of each pivot in turn. Returns [B, K].
     """
     unit = tokens.unit_hidden_states()
     chosen = highest(scores, max(1, min(pivots, tokens.num_keep // 2)))

@@ -18,7 +18,8 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     """How many of each image's `values` [B, N] are outliers among those marked, [B].
 
     The local outlier factor (Breunig et al., SIGMOD 2000) of numbers: sorted, the nearest neighbours of each
-    lie within so many places of it.
+    lie within so many places of it. Of two at one distance the smaller number is the neighbour. A factor
+    above 1.5 makes an outlier, as in scikit-learn.
     """
     n, count = values.shape[1], among.sum(dim=1)
     x = torch.sort(values.double().masked_fill(~among, float("inf")), dim=1).values
@@ -36,9 +37,9 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     near = (count - 1).clamp(min=0, max=width)[:, None, None]
     chosen = torch.sort(gap, dim=-1, stable=True).indices.argsort(dim=-1) < near
     farthest = gap.masked_fill(~chosen, 0).amax(dim=-1)  # [B, N] distance of the last neighbour
-    reach = torch.maximum(farthest[:, place], gap.masked_fill(~chosen, 0)) * chosen
+    reach = torch.maximum(farthest[:, place], gap).masked_fill(~chosen, 0)  # no product: inf · 0 is NaN
     density = 1 / (reach.sum(dim=-1) / near.squeeze(-1).clamp(min=1) + 1e-10)
-    factor = (density[:, place] * chosen).sum(dim=-1) / near.squeeze(-1).clamp(min=1) / density
+    factor = density[:, place].masked_fill(~chosen, 0).sum(dim=-1) / near.squeeze(-1).clamp(min=1) / density
     return ((factor > OUTLIER) & own).sum(dim=1)
 
 
@@ -55,13 +56,15 @@ def recovered(
     the rest, then of the scores again among what remains; the count follows the image.
 
     The last are centres for a merger to gather the others in. `keep_ratio` is unused; `min_keep` and
-    `max_keep` bound the count, and cut the centres first, then what the prompt recovered. Returns [B, K],
-    padded with -1.
+    `max_keep` bound the count, and cut the centres first, then what the prompt recovered, each from its
+    lowest; below `min_keep` the next highest scores fill up. Returns [B, K], padded with -1.
     """
     rest = torch.ones_like(scores, dtype=torch.bool) if tokens.valid is None else tokens.valid
     order = torch.zeros_like(scores)
-    for importance, values in ((3, scores), (2, text_relevance(tokens)), (1, scores)):
+    like = text_relevance(tokens)
+    for importance, values in ((3, scores), (2, like), (1, scores)):
         count = local_outliers(values, rest, neighbours)
         new = rank_by(rest.float(), values) < count[:, None]
         order, rest = order + importance * new, rest & ~new
-    return best(-rank_by(order, scores).float(), (order > 0).sum(dim=1), tokens)
+    rank = rank_by(order, torch.where(order == 2, like, scores))
+    return best(-rank.float(), (order > 0).sum(dim=1), tokens)

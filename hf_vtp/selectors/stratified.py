@@ -14,8 +14,9 @@ from .top_k import highest
 def stratified(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """The image is cut into `num_keep` cells of about one size, and each keeps its highest score.
 
-    Lines of cells as in the `uniform` grid. Where tokens have left already, runs of neighbours in raster
-    order take the place of cells. Returns [B, K].
+    Lines of cells as in the `uniform` grid: L of them, line l with m = (l + 1)·K // L - l·K // L cells; the
+    token at (row, column) lies in line row · L // rows and there in cell column · m // columns. Where tokens
+    have left already, runs of neighbours in raster order take the place of cells. Returns [B, K].
     """
     b, n = scores.shape
     frames, height, columns = tokens.grid

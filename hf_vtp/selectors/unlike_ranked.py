@@ -17,8 +17,9 @@ def unlike_ranked(
     """Part of those to leave have the lowest scores; the others resemble a token that ranks higher.
 
     After the share `by_score` has left, the lower half of the rest by score is compared with the upper half,
-    and what is most similar to one of it leaves (cosine of the mean keys). More leave by score where half of
-    the rest would not suffice. Returns [B, K].
+    and what is most similar to one of it leaves (cosine of the mean keys; of equally similar ones the lowest
+    score). An odd one out belongs to the upper half. More leave by score where half of the rest would not
+    suffice. Returns [B, K].
     """
     b, n = scores.shape
     leave = n - tokens.num_keep

@@ -1,0 +1,140 @@
+"""Selections that grow a set token after token, and those in rounds."""
+
+from math import fsum
+
+from .image import bounded, dot, first_best, ranked, softmax, units
+from .scorers import text_relevance
+
+
+def grow(im, gain, first=None):
+    """Adds the token with the largest gain(j, chosen) until there are enough."""
+    chosen = []
+    while len(chosen) < im.num_keep:
+        rest = [j for j in range(im.n) if j not in chosen]
+        gains = {j: (first(j) if first and not chosen else gain(j, chosen)) for j in rest}
+        chosen.append(first_best(gains, rest))
+    return sorted(chosen)
+
+
+def max_min_diversity(scores, im):
+    cos = im.cos
+    others = range(im.n)
+    return grow(
+        im,
+        lambda j, chosen: min(1 - cos[i][j] for i in chosen),
+        lambda j: min((1 - cos[i][j] for i in others if i != j), default=0.0),
+    )
+
+
+def least_similar(scores, im):
+    cos = im.cos
+    return grow(im, lambda j, chosen: -fsum(cos[i][j] for i in chosen or range(im.n)))
+
+
+def weights(scores):
+    """None below 0; ones where none is above."""
+    return [max(0.0, s) for s in scores] if max(scores) > 0 else [1.0] * len(scores)
+
+
+def covering(rows, weight, im):
+    """Adds the column with the largest Σ_r max(0, rows_rj - cover_r) · weight_j until there are enough."""
+    chosen, cover = [], [0.0] * len(rows)
+    while len(chosen) < im.num_keep:
+        rest = [j for j in range(im.n) if j not in chosen]
+        gains = {
+            j: fsum(row[j] - c for row, c in zip(rows, cover, strict=True) if row[j] > c) * weight[j]
+            for j in rest
+        }
+        chosen.append(first_best(gains, rest))
+        cover = [max(c, row[chosen[-1]]) for row, c in zip(rows, cover, strict=True)]
+    return sorted(chosen)
+
+
+def scope(scores, im, alpha=1.0):
+    return covering(im.cos, [w**alpha for w in weights(scores)], im)
+
+
+def max_coverage(scores, im, alpha=0.5, text_temperature=0.01, image_temperature=0.2):
+    v, text = units(im.joint), units(im.text)
+    rows = [[x / len(text) for x in softmax([dot(t, j) / text_temperature for j in v])] for t in text]
+    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in v])] for i in v]
+    return covering(rows, [1.0] * im.n, im)
+
+
+def dpp(scores, im):
+    r, every = weights(scores), range(im.n)
+    # what is left of L when the chosen are conditioned on (Schur complement); its diagonal holds the gains
+    left = [[r[i] * (im.cos[i][j] if i != j else 1.0) * r[j] for j in every] for i in every]
+    least = 1e-5 * max(left[i][i] for i in every)
+    chosen = []
+    while len(chosen) < im.num_keep:
+        rest = [j for j in every if j not in chosen]
+        s = first_best([left[j][j] if left[j][j] > least else 0.0 for j in every], rest)
+        chosen.append(s)
+        if left[s][s] > least:
+            left = [[left[i][j] - left[i][s] * left[s][j] / left[s][s] for j in every] for i in every]
+    return sorted(chosen)
+
+
+def nms(scores, im, rounds=1):
+    cos, chosen = im.cos, []
+    for r in range(rounds):
+        count = im.num_keep * (r + 1) // rounds - im.num_keep * r // rounds
+        if not count:
+            continue
+        order = ranked(scores)
+        redundant = {}
+        for i in set(range(im.n)) - set(chosen):
+            above = {*order[: order.index(i)], *chosen}
+            redundant[i] = max([cos[i][j] for j in above], default=-2.0)
+        chosen += sorted(redundant, key=lambda i: (redundant[i], i))[:count]
+        scores = [-max([cos[i][j] for j in chosen], default=-2.0) for i in range(im.n)]
+    return sorted(chosen)
+
+
+def bipartite(scores, im):
+    cos = im.key_cos
+    left, joined = list(range(im.n)), {}
+    while len(left) > im.num_keep:
+        even, odd = left[::2], left[1::2]
+        to = {i: first_best(cos[i], odd) for i in even}
+        edges = sorted(even, key=lambda i: (-cos[i][to[i]], i))
+        for i in edges[: min(len(left) - im.num_keep, len(left) // 2)]:
+            joined[i] = to[i]
+        left = [i for i in left if i not in joined]
+
+    def end(i):
+        return end(joined[i]) if i in joined else i
+
+    return left, [left.index(end(i)) for i in range(im.n)]
+
+
+def outlier_factors(values, neighbours):
+    """The local outlier factor of each number among the others (Breunig et al., SIGMOD 2000)."""
+    values, n = sorted(values), len(values)  # of neighbours at one distance the smaller number counts
+    k = min(neighbours, n - 1)
+    near = [
+        sorted((j for j in range(n) if j != i), key=lambda j: abs(values[i] - values[j]))[:k]
+        for i in range(n)
+    ]
+    far = [abs(values[i] - values[near[i][-1]]) for i in range(n)]
+    reach = [fsum(max(far[j], abs(values[i] - values[j])) for j in near[i]) / k for i in range(n)]
+    density = [1 / (r + 1e-10) for r in reach]
+    return [fsum(density[j] for j in near[i]) / k / density[i] for i in range(n)]
+
+
+def local_outliers(values, neighbours):
+    """How many of the numbers have a factor above 1.5."""
+    return sum(f > 1.5 for f in outlier_factors(values, neighbours)) if len(values) > 1 else 0
+
+
+def recovered(scores, im, neighbours=20):
+    like, order, rest = text_relevance(im), [], set(range(im.n))
+    for values in (scores, like, scores):
+        among = sorted(rest)
+        count = local_outliers([values[i] for i in among], neighbours)
+        order += ranked(values, among)[:count]
+        rest -= set(order)
+    count = bounded(len(order), im)
+    order += ranked(scores, rest)
+    return sorted(order[:count])

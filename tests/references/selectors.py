@@ -1,0 +1,165 @@
+"""Selections that rank tokens: ascending indices among the tokens of one image."""
+
+from math import ceil, floor, fsum, log, sqrt
+from statistics import NormalDist
+
+from .image import bounded, mean, ranked, salience
+from .scorers import grid_lines, grid_of
+
+
+def top_k(scores, im):
+    return sorted(ranked(scores)[: im.num_keep])
+
+
+def best_bounded(scores, count, im):
+    return sorted(ranked(scores)[: bounded(count, im)])
+
+
+def threshold(scores, im, at=None, deviations=None):
+    if at is None:
+        average = mean(scores)
+        spread = sqrt(mean((s - average) ** 2 for s in scores))
+        if deviations is None and im.share >= 1:
+            return list(range(im.n))[: bounded(im.n, im)]
+        c = NormalDist().inv_cdf(1 - im.share) if deviations is None else deviations
+        at = average + c * spread
+    return best_bounded(scores, sum(s > at for s in scores), im)
+
+
+def mass(scores, im, p=0.9):
+    low = min(scores)
+    scores = [s - low if low < 0 else s for s in scores]
+    if not any(scores):
+        scores = [1.0] * im.n
+    total, held, count = fsum(scores), 0.0, 0
+    for i in ranked(scores):
+        if held >= (p - 1e-9) * total:
+            break
+        held += scores[i]
+        count += 1
+    return best_bounded(scores, count, im)
+
+
+def quantile(values, q):
+    values, at = sorted(values), q * (len(values) - 1)
+    low, high = values[floor(at)], values[ceil(at)]
+    return low + (high - low) * (at - floor(at))
+
+
+def iqr(scores, im, whisker=1.5):
+    q1, q3 = quantile(scores, 0.25), quantile(scores, 0.75)
+    return best_bounded(scores, sum(s > q3 + whisker * (q3 - q1) for s in scores), im)
+
+
+def entropy(scores, im):
+    share = salience(im)
+    share = [a / fsum(share) for a in share]
+    h = -fsum(a * log(a) for a in share if a > 0)
+    if im.remaining == 0:
+        return best_bounded(scores, im.target, im)
+    spread = (h / log(im.n)) ** 2 if im.n > 1 else 1.0
+    return best_bounded(
+        scores, im.n - round(max(0, im.n - im.target) / sqrt(im.remaining) * (1 - spread)), im
+    )
+
+
+def grid_union(scores, im, stride=3):
+    _, rows, columns = im.grid
+    on_grid = [p // columns % rows % stride == 0 and p % columns % stride == 0 for p in im.place]
+    order = sorted(range(im.n), key=lambda i: (not on_grid[i], -scores[i], i))
+    return sorted(order[: im.num_keep])
+
+
+def image_rows(scores, im):
+    rows = {}
+    for i, p in enumerate(im.place):
+        rows.setdefault(p // im.grid[2], []).append(i)
+    best_first = sorted(rows, key=lambda row: (-fsum(scores[i] for i in rows[row]), row))
+    kept = []
+    for row in best_first:
+        kept += ranked(scores, rows[row])[: im.num_keep - len(kept)]
+    return sorted(kept)
+
+
+def stratified(scores, im):
+    rows, columns = grid_of(im)
+    lines, cells = grid_lines(rows, columns, im.num_keep), {}
+    for i in range(im.n):
+        line = i // columns * lines // rows
+        first, after = line * im.num_keep // lines, (line + 1) * im.num_keep // lines
+        cells.setdefault(first + i % columns * (after - first) // columns, []).append(i)
+    assert len(cells) == im.num_keep
+    return sorted(ranked(scores, own)[0] for own in cells.values())
+
+
+def anchors_buffers(scores, im, alpha=0.1, anchor_depth=0.375):
+    _, rows, columns = im.grid
+    middle = im.seen[max(layer for layer in im.seen if layer <= im.layer)]
+    anchors = set(ranked(middle)[: max(1, round(im.num_keep * alpha / 5))])
+
+    at = [(p // columns // rows, p // columns % rows, p % columns) for p in im.place]
+
+    def touch(a, b):
+        return a[0] == b[0] and abs(a[1] - b[1]) + abs(a[2] - b[2]) == 1
+
+    buffers = {i for i in range(im.n) if any(touch(at[i], at[a]) for a in anchors)} - anchors
+    order = ranked(middle, anchors) + ranked(scores, buffers)
+    order += ranked(scores, set(range(im.n)) - anchors - buffers)
+    return sorted(order[: im.num_keep])
+
+
+def crop_quota(scores, im, crops=4, power=1.0):
+    _, rows, columns = im.grid
+    cos = im.cos
+    crop = []
+    for p in im.place:
+        frame, row, column = p // (rows * columns), p // columns % rows, p % columns
+        crop.append((frame, row * crops // rows, column * crops // columns))
+    members = {c: [i for i in range(im.n) if crop[i] == c] for c in sorted(set(crop))}
+    spread = []
+    for i in range(im.n):
+        own = [cos[i][j] for j in members[crop[i]]]
+        spread.append(mean((c - mean(own)) ** 2 for c in own))
+    gamma = mean(map(abs, scores)) / mean(spread) if fsum(spread) else 0.0
+    h = [a + gamma * v for a, v in zip(scores, spread, strict=True)]
+    claims = []
+    for own in members.values():
+        quota = max(1e-12, mean(h[i] for i in own)) ** power
+        for r, i in enumerate(ranked(h, own)):
+            first = r == 0 and im.num_keep >= len(members)
+            claims.append((not first, -quota / (2 * r + 1), i))
+    return sorted(i for *_, i in sorted(claims)[: im.num_keep])
+
+
+def unlike_ranked(scores, im, by_score=0.5):
+    leave = im.n - im.num_keep
+    low = round(leave * by_score)
+    while leave - low > (im.n - low) // 2:
+        low += 1
+    rest = ranked(scores)[: im.n - low]
+    cos = im.key_cos
+    upper, lower = rest[: (len(rest) + 1) // 2], rest[(len(rest) + 1) // 2 :]
+    like = {i: max(cos[i][j] for j in upper) for i in lower}
+    stays = sorted(lower, key=lambda i: (like[i], rest.index(i)))[: im.num_keep - len(upper)]
+    return sorted(upper + stays)
+
+
+def pivots(scores, im, pivots=8):
+    chosen = ranked(scores)[: max(1, min(pivots, im.num_keep // 2))]
+    cos = im.cos
+    like = [max(cos[i][j] for j in chosen) for i in range(im.n)]
+    rest = sorted(set(range(im.n)) - set(chosen), key=lambda i: (like[i], i))
+    return sorted((chosen + rest)[: im.num_keep])
+
+
+def important_plus_diverse(scores, im, share=0.5, step=8):
+    important = ranked(scores)[: round(im.num_keep * share)]
+    rest = [i for i in range(im.n) if i not in important]
+    cos = im.cos
+    while len(rest) > im.num_keep - len(important):
+        even, odd = rest[::2], rest[1::2]
+        like = {i: max((cos[i][j] for j in odd), default=0.0) for i in even}
+        gone = sorted(even, key=lambda i: (-like[i], i))
+        gone = gone[: min(step, len(rest) - im.num_keep + len(important))]
+        rest = [i for i in rest if i not in gone]
+    return sorted(important + rest)
