@@ -168,7 +168,7 @@ REFUSED = {  # arguments, and what the one sentence says
     "ratio 1.5": ((*CLIP, "--keep-ratio", "0.5", "1.5"), "(0, 1]"),
     "ratio nan": ((*CLIP, "--keep-ratio", "nan"), "(0, 1]"),
     "no ratio": ((*CLIP, "--keep-ratio", "half"), "invalid float value"),
-    "unknown method": ((*CLIP, "--method", "best"), "choose from ['qk_topk'"),
+    "unknown method": ((*CLIP, "--method", "best"), "choose from ['cdpruner'"),
     "layer beyond": ((*CLIP, "--layer", "3"), "choose from 0 to 2"),
     "layers falling": ((*CLIP, "--layer", "1", "0"), "ascending"),
     "BERT": (("--model", "{0}/bert"), "clip or clip_vision_model"),

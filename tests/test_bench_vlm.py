@@ -210,7 +210,7 @@ def test_a_folder(bench, folder):
 
 TINY = ("--model", "llava-tiny", "--weights", "random")
 REFUSED = {  # arguments, and what the one sentence says
-    "unknown method": ((*TINY, "--method", "best"), "choose from ['qk_topk'"),
+    "unknown method": ((*TINY, "--method", "best"), "choose from ['cdpruner'"),
     "layer beyond what LLaVA reads": ((*TINY, "--layer", "3"), "choose from 0 to 2"),
     "layers falling": ((*TINY, "--layer", "1,0"), "ascending"),
     "no layer": ((*TINY, "--layer", "first"), "default, output"),

@@ -70,7 +70,7 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
 
 def test_the_parts_of_the_readme_work_in_every_family():
     (snippet,) = [snippet for snippet in snippets("README.md") if "@register" in snippet]
-    assert len(snippet.strip().splitlines()) == 10
+    assert len([line for line in snippet.splitlines() if line]) == 10
     parts = {"scorer": "energy", "selector": "best", "merger": "keep_only"}
     try:
         exec(snippet, {})
