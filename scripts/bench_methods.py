@@ -49,12 +49,12 @@ def main(argv: list[str]) -> None:
     json_file, device = cli.writable(args.json), cli.device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows, warmup = [], 1
-    with tqdm(total=len(sizes) * len(names) * (args.rounds + warmup + 1), disable=None, leave=False) as bar:
+    rows = []
+    with tqdm(total=len(sizes) * len(names) * (args.rounds + 2), disable=None, leave=False) as bar:
         for size in sizes:
             bar.set_description(f"{size} tokens")
             told = (names, size, args.keep_ratio, args.batch_size, cli.DTYPES[args.dtype], device)
-            rows += methods.measure(*told, args.rounds, warmup, args.seed, bar.update)
+            rows += methods.measure(*told, args.rounds, args.seed, bar.update)
     result = {
         "benchmark": "methods",
         "command": cli.command(argv),

@@ -51,7 +51,7 @@ def test_a_method_beyond_its_limit_is_shown_without_numbers(monkeypatch, capsys)
 
 def test_scratch_is_what_a_call_allocates():
     """The plain recipe needs little; an N×N product of 1,024 tokens alone would be 4 MiB."""
-    told = (1024, 0.25, 1, torch.float32, torch.device("cpu"), 1, 0, 0)
+    told = (1024, 0.25, 1, torch.float32, torch.device("cpu"), 1, 0)
     plain, nms = methods.measure(["qk_topk", "vtp"], *told)
     assert 0.9 < plain["scratch_mib_per_image"] < 2 < 4 < nms["scratch_mib_per_image"] < 40
 

@@ -117,13 +117,16 @@ def measure(
     dtype: torch.dtype,
     device: torch.device,
     rounds: int,
-    warmup: int,
     seed: int,
     progress: Callable[[], object] = lambda: None,
 ) -> list[dict]:
-    """One row for each method, in interleaved rounds with a tower's layer."""
+    """One row for each method, in interleaved rounds with a tower's layer.
+
+    Each method warms up in the call whose memory is measured, the tower's layer in one of its own.
+    """
     torch.manual_seed(seed)
     layer = tower_layer(num_tokens, batch, dtype, device)
+    layer()
     cases: dict[str, Callable] = {TOWER: lambda: layer}
     tokens, memory, refused = {}, {}, {}
     for name in methods:
@@ -138,7 +141,7 @@ def measure(
         cases[name] = lambda call=call: call
         progress()
     seconds = interleave(
-        cases, rounds=rounds, warmup=warmup, seed=seed, synchronize=synchronizer(device), progress=progress
+        cases, rounds=rounds, warmup=0, seed=seed, synchronize=synchronizer(device), progress=progress
     )
     tower = summary(seconds[TOWER])["latency_p50_ms"] * LAYERS
     rows = []

@@ -39,6 +39,12 @@ OF_576 = "--keep-ratio 0.3334 0.2223 0.1112"  # 192, 128 and 64 of 576 tokens
 TWO = "--threads 2"
 QWEN_SMALL = f"--model qwen2_5_vl-small --keep-ratio 0.25 --method vtp {TWO}"
 
+LARGE_PARTS = {  # what fits into one piece's time on two cores; the others have a limit below 16,384
+    "a": "vtp qk_topk dynamic tome fastervlm visionzip prumerge holov dart recoverable random uniform",
+    "d": "divprune todre",
+    "b": "hiprune flowcut fopru_rank fopru_row gtp token_transforming",
+    "c": "zero_tprune",
+}
 PIECES = {  # by the kind of device, then by name
     "cuda": {
         "clip_vit_b16_bf16": clip(B16, LARGE),
@@ -79,9 +85,13 @@ PIECES = {  # by the kind of device, then by name
             f"--num-tokens 576 --keep-ratio 0.1112 --batch-size 8 --rounds 7 {TWO}",
             plot=False,
         ),
-        "methods_fp32_large": Piece(
-            "bench_methods.py", f"--num-tokens 4096 16384 --rounds 1 {TWO}", plot=False
-        ),
+        "methods_fp32_4096": Piece("bench_methods.py", f"--num-tokens 4096 --rounds 1 {TWO}", plot=False),
+        **{
+            f"methods_fp32_16384_{part}": Piece(
+                "bench_methods.py", f"--method {names} --num-tokens 16384 --rounds 1 {TWO}", plot=False
+            )
+            for part, names in LARGE_PARTS.items()
+        },
     },
 }
 
