@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_vtp import list_methods
+from hf_vtp import VTPConfig, list_methods
 from hf_vtp.measure import methods, suite
 from hf_vtp.measure.cli import UsageError
+from hf_vtp.measure.memory import peak_bytes
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -116,3 +117,18 @@ def test_listing_runs_nothing():
     told = [sys.executable, str(SCRIPTS / "bench_suite.py"), "--list", "--device", "cuda"]
     out = subprocess.run(told, capture_output=True, text=True, check=True).stdout
     assert all(name in out for name in suite.PIECES["cuda"])
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch):
+    """1,024 tokens of 64 channels are 256 KiB, and so is a block here; all pairs would be 4 MiB a head."""
+    config = VTPConfig(method=name, keep_ratio=0.25)
+    if methods.limit(config):
+        pytest.skip("takes few tokens only")
+    monkeypatch.setattr(methods, "WIDTH", 64)
+    monkeypatch.setattr(methods, "HEADS", 2)
+    monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 1 << 16)
+    tokens = methods.random_tokens(config, 1024, 1, torch.float32, torch.device("cpu"), 0)
+    with torch.inference_mode():
+        peak = peak_bytes(lambda: methods.one_stage(tokens, config), torch.device("cpu"))
+    assert peak < 3.75 * 2**20

@@ -5,8 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import Cosines
-from ..tokens import VisionTokens, take
+from ..tokens import VisionTokens, row_blocks, take
 from . import register_merger
 from .knn_weighted import top_mask
 
@@ -29,21 +28,21 @@ def propagate(
     (b, n), content = tokens.shape, tokens.content.float()
     if n == 1:
         return take(tokens.content, keep), None, None
-    cosines = Cosines(tokens.unit_hidden_states().detach())
+    unit = tokens.unit_hidden_states().detach()
     _, rows, columns = tokens.grid
-    place = tokens.place()
-    frame, row, column = place // (rows * columns), place // columns % rows, place % columns
+    place = tokens.place().to(torch.int32)
+    where = (place // (rows * columns), place // columns % rows, place % columns)  # frame, row, column
     every = torch.arange(n, device=keep.device)
     left = torch.ones(b, n, device=keep.device).scatter(1, keep, 0.0)
     passed = []
-    for i, j in cosines.blocks:
-        own = every[i:j, None] == every
-        touch = frame[:, i:j, None] == frame[:, None]
-        touch = touch & ((row[:, i:j, None] - row[:, None]).abs() <= 1)
-        touch = touch & ((column[:, i:j, None] - column[:, None]).abs() <= 1)
-        alike = top_mask(cosines.rows(i, j).masked_fill(own, -2.0), min(neighbours, n - 1))
-        edges = ((touch | alike) & ~own).float()
+    for i, j in row_blocks(keep.shape[1], 4 * n):  # several temporaries of a block at once
+        index = keep[:, i:j]
+        frame, row, column = ((take(x, index).unsqueeze(2) - x.unsqueeze(1)).abs() for x in where)
+        touch = (frame == 0) & (row <= 1) & (column <= 1)
+        own = index.unsqueeze(2) == every
+        similar = (take(unit, index) @ unit.transpose(1, 2)).masked_fill(own, -2.0)
+        edges = ((touch | top_mask(similar, min(neighbours, n - 1))) & ~own).float()
         weight = edges / edges.sum(dim=-1, keepdim=True)
         passed.append((weight * left.unsqueeze(1)) @ content)
-    merged = take(content + alpha * torch.cat(passed, dim=1), keep)
+    merged = take(content, keep) + alpha * torch.cat(passed, dim=1)
     return merged.to(tokens.content.dtype), None, None

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.linalg import vector_norm
 
 from ..tokens import VisionTokens
 from . import register_scorer
@@ -20,13 +20,15 @@ def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0
     the tokens; v and the cosine are of the values of all heads side by side. Of a merge unit the mean over
     its patches. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
     """
-    value = tokens.value.float().transpose(1, 2).flatten(2)  # [B, N·M, H·d]
-    strength = tokens.per_token(value.abs().sum(dim=-1))  # [B, N]
+    value = tokens.value.float()  # [B, H, N·M, d]
+    strength = tokens.per_token(vector_norm(value, ord=1, dim=(1, 3)))  # [B, N]
     relation = tokens.salience()
     relation = relation / relation.sum(dim=1, keepdim=True).clamp(min=1e-12)
     if tokens.num_prefix_tokens:
-        cls = tokens.full_value[:, :, 0].float().flatten(1).unsqueeze(1)  # [B, 1, H·d]
-        likeness = tokens.per_token(cosine_similarity(value, cls, dim=-1)).clamp(min=0)
+        cls = tokens.full_value[:, :, 0].float()  # [B, H, d]
+        product = (value @ cls.unsqueeze(-1)).sum(dim=1).squeeze(-1)  # [B, N·M]
+        length = vector_norm(value, dim=(1, 3)) * vector_norm(cls, dim=(1, 2)).unsqueeze(1)
+        likeness = tokens.per_token(product / length.clamp(min=1e-12)).clamp(min=0)
         if tokens.valid is not None:
             likeness = likeness * tokens.valid
         relation = relation + likeness / likeness.sum(dim=1, keepdim=True).clamp(min=1e-12)

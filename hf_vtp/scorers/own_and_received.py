@@ -17,7 +17,7 @@ def own_and_received(tokens: VisionTokens) -> Tensor:
     own, received = [], 0.0
     for start, stop, rows in tokens.attention_blocks():
         mean = rows.mean(dim=1)  # [B, stop - start, P + N·M]
-        own.append(mean[:, :, start:stop].diagonal(dim1=1, dim2=2))
+        own.append(mean[:, :, start:stop].diagonal(dim1=1, dim2=2).clone())  # a view would hold it all
         received = received + mean.sum(dim=1)
     scores = (tokens.per_token(x[:, tokens.num_prefix_tokens :]) for x in (torch.cat(own, dim=1), received))
     return next(scores) * next(scores)
