@@ -49,13 +49,13 @@ def weighs(config: VTPConfig) -> bool:
     return entry(config, "merger").weighs or config.part("merger")[1].get("lloyd", 0) > 0
 
 
-def watched(config: VTPConfig, stages: list[int], num_layers: int) -> dict[int, list]:
+def watched(config: VTPConfig, stages: list[int], num_layers: int, num_prefix_tokens: int) -> dict[int, list]:
     """Layers that stages want to know of, and for each what to observe: (function, options) pairs."""
     wanted: dict[int, list] = {}
     for part in PARTS:
         row, options = entry(config, part), config.part(part)[1]
         for stage in stages if row.watches else ():
-            for layer in row.watches(stage, num_layers, **options):
+            for layer in row.watches(stage, num_layers, num_prefix_tokens, **options):
                 if (row.observe, options) not in wanted.setdefault(layer, []):
                     wanted[layer].append((row.observe, options))
     return wanted

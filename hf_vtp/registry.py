@@ -21,9 +21,10 @@ class Entry:
     images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
     different counts, padded with -1, as they are; others get rows of one count at a time.
 
-    `extra(num_keep, **options)`: how many of the kept a merger makes itself. `watches(layer, num_layers,
-    **options)`: layers that a stage at `layer` wants to know of, and `observe(tokens, **options)` what of
-    each: [B, N] float32, found by the stage in `tokens.seen`. `limit`: most tokens an image may have.
+    `extra(num_keep, **options)`: how many of the kept a merger makes itself.
+    `watches(layer, num_layers, num_prefix_tokens, **options)`: layers that a stage at `layer` wants to know
+    of, and `observe(tokens, **options)` what of each: [B, N] float32, found by the stage in `tokens.seen`.
+    `limit`: most tokens an image may have.
     """
 
     function: Callable

@@ -27,7 +27,8 @@ class Tower:
         self.stages = dict(stages)
         self.needs = needs(config)
         self.adaptive = adaptive(config)
-        self.watched = watched(config, list(self.stages), len(self.layers(module)))
+        depth = len(self.layers(module))
+        self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
         self.text: Text | None = None  # of the prompts around the images of the forward in progress
         if "cls" in self.needs and not self.num_prefix_tokens:
             raise ValueError(

@@ -9,7 +9,7 @@ from vlm import FAMILIES, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
 from hf_vtp.methods import METHODS
-from hf_vtp.pruner import adaptive
+from hf_vtp.pruner import adaptive, watched
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 ADAPTIVE = [name for name in METHODS if adaptive(VTPConfig(method=name))]
@@ -218,6 +218,12 @@ def test_checkpointed_gradients_are_the_plain_ones(name, reentrant):
     assert all(g.isfinite().all() for g in gradients[0])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(checkpointed, plain, **CLOSE)
+
+
+def test_the_middle_is_where_the_paper_has_it():
+    config = VTPConfig(method="hiprune")
+    assert list(watched(config, [22], 24, 1)) == [9] and list(watched(config, [31], 32, 0)) == [16]
+    assert list(watched(config, [3], 24, 1)) == [3]
 
 
 def test_tome_never_merges_more_than_half_at_once_and_tracks_every_token():

@@ -86,7 +86,7 @@ def one_stage(tokens: VisionTokens, config: VTPConfig) -> None:
     """One stage's work, and that of the layers it watches: as many as there are for each of the stages."""
     layers = METHODS[config.method].layers
     at = layers(LAYERS) if callable(layers) else [tokens.layer]
-    wanted = watched(config, at, LAYERS)
+    wanted = watched(config, at, LAYERS, 1)
     for _ in range(-(-len(wanted) // len(at))):
         tokens.seen[tokens.layer] = observe(tokens, next(iter(wanted.values())))
     prune(tokens, config)

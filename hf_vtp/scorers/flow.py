@@ -9,7 +9,7 @@ from ..tokens import VisionTokens
 from . import register_scorer
 
 
-def every_layer(layer: int, num_layers: int, **options) -> list[int]:
+def every_layer(layer: int, num_layers: int, num_prefix_tokens: int, **options) -> list[int]:
     return list(range(layer + 1))
 
 

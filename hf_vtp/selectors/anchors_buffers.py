@@ -10,9 +10,13 @@ from . import register_selector
 from .top_k import highest, highest_by
 
 
-def middle(layer: int, num_layers: int, *, anchor_depth: float = 0.375, **options) -> list[int]:
+def middle(
+    layer: int, num_layers: int, num_prefix_tokens: int, *, anchor_depth: float | None = None, **options
+) -> list[int]:
     """The layer at this share of the depth, or the stage's own where that lies further up."""
-    return [min(layer, round(anchor_depth * num_layers))]
+    if anchor_depth is None:
+        anchor_depth = 9 / 24 if num_prefix_tokens else 16 / 32  # of CLIP-L, of Qwen2.5-VL
+    return [min(layer, max(0, round(anchor_depth * num_layers)))]
 
 
 def received(tokens: VisionTokens, **options) -> Tensor:
@@ -31,14 +35,14 @@ def anchors_buffers(
     tokens: VisionTokens,
     *,
     alpha: Annotated[float, (0.0, 5.0)] = 0.1,
-    anchor_depth: Annotated[float, (0.0, 1.0)] = 0.375,
+    anchor_depth: float | None = None,
 ) -> Tensor:
     """Anchors by the attention a middle layer's tokens receive, their four neighbours, the rest by score.
 
     There are round(num_keep · alpha / 5) anchors, at least one; neighbours share an edge and are of the same
     frame. Where they are too many the anchors go first, then the neighbours with the highest scores.
-    `anchor_depth` is where the middle lies: 9 of CLIP-L's 24 layers, .5 for Qwen2.5-VL's 16 of 32. Returns
-    [B, K].
+    `anchor_depth` is where the middle lies, as a share of the layers; None is the paper's 9 of CLIP-L's 24
+    and, in towers without a [CLS], 16 of Qwen2.5-VL's 32. Returns [B, K].
     """
     earlier = tokens.seen[max(layer for layer in tokens.seen if layer <= tokens.layer)]
     count = max(1, round(tokens.num_keep * alpha / 5))

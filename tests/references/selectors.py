@@ -92,7 +92,7 @@ def stratified(scores, im):
     return sorted(ranked(scores, own)[0] for own in cells.values())
 
 
-def anchors_buffers(scores, im, alpha=0.1, anchor_depth=0.375):
+def anchors_buffers(scores, im, alpha=0.1, anchor_depth=None):
     _, rows, columns = im.grid
     middle = im.seen[max(layer for layer in im.seen if layer <= im.layer)]
     anchors = set(ranked(middle)[: max(1, round(im.num_keep * alpha / 5))])
