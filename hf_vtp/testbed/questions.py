@@ -65,7 +65,7 @@ def relation(a: Thing, b: Thing) -> str | None:
 
 def facts(scene: Scene) -> list[str]:
     """What a caption can say of the scene, one phrase a fact: "a red circle", "the word cat"."""
-    said = [f"a {_name(thing)}" for thing in scene.things]
+    said = [_article(_name(thing)) for thing in scene.things]
     return said + ([f"the {scene.writing.kind} {scene.writing.spoken}"] if scene.writing else [])
 
 
@@ -77,7 +77,8 @@ def caption(scene: Scene, random: Random | None = None) -> str:
     return " and ".join(said)
 
 
-CLASSES = tuple(f"a {color} {shape}" for color in COLORS for shape in SHAPES)  # of zero-shot classification
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _name(thing: Thing) -> str:
@@ -90,3 +91,6 @@ def _alone(things: tuple[Thing, ...], attribute: str, thing: Thing) -> bool:
 
 def _unlike(things: tuple[Thing, ...], thing: Thing) -> bool:
     return sum(_name(t) == _name(thing) for t in things) == 1
+
+
+CLASSES = tuple(_article(f"{color} {shape}") for color in COLORS for shape in SHAPES)  # of zero-shot classification
