@@ -1,9 +1,9 @@
-"""Cluttered backgrounds: pieces of the photographs inside the scikit-image wheel, some held out for testing."""
+"""Cluttered backgrounds: pieces of photographs inside the scikit-image wheel, some held out for testing."""
 
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -34,7 +34,7 @@ BACKGROUNDS = {
 LONGEST = 640  # pixels; larger photographs are reduced once, when they are first read
 
 
-@lru_cache(maxsize=None)
+@cache
 def photograph(name: str) -> Image.Image:
     """One of the photographs, RGB, its longer side at most LONGEST."""
     require("scikit-image")
@@ -47,7 +47,9 @@ def background(random: Random, split: str, width: int, height: int) -> tuple[str
     """A randomly placed, scaled, mirrored and dimmed piece of one photograph, and that photograph's name."""
     name = random.choice(BACKGROUNDS[split])
     whole = photograph(name)
-    scale = random.uniform(1, min(2.5, whole.width / width, whole.height / height))  # its pixels to one of ours
+    scale = random.uniform(
+        1, min(2.5, whole.width / width, whole.height / height)
+    )  # its pixels to one of ours
     w, h = width * scale, height * scale
     x, y = random.uniform(0, whole.width - w), random.uniform(0, whole.height - h)
     piece = whole.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))

@@ -14,7 +14,11 @@ from .questions import caption, facts, questions
 from .scenes import COLORS, SHAPES, WORDS, Scene, make_scene
 from .tokenizer import EOS, IMAGE, PAD, VISION_END, VISION_START, VOCABULARY, encode
 
-TARGETS = (1 + len(COLORS), 1 + len(SHAPES), 1 + len(WORDS) + 10)  # classes of a place in the picture; 0: nothing
+TARGETS = (
+    1 + len(COLORS),
+    1 + len(SHAPES),
+    1 + len(WORDS) + 10,
+)  # classes of a place in the picture; 0: nothing
 COVERED = 0.2  # a place shows what covers so much of it, or of what is smaller than a place
 ASKED, TURN, PER_TYPE = 6, 14, 2  # questions about one picture, tokens of each, and most of one type
 CAPTION = 24  # tokens
@@ -39,7 +43,9 @@ class Batches(IterableDataset):
         while True:
             indices = range(batch * self.size, (batch + 1) * self.size)
             scenes = [make_scene(self.seed, i, "train", **self.options) for i in indices]
-            yield self.collate([(s, Random(f"{self.seed}/{i}")) for s, i in zip(scenes, indices, strict=True)])
+            yield self.collate(
+                [(s, Random(f"{self.seed}/{i}")) for s, i in zip(scenes, indices, strict=True)]
+            )
             batch += step
 
     def loader(self, workers: int) -> DataLoader:

@@ -54,7 +54,7 @@ def clip_loss(model: CLIPModel, places: Places, batch: dict[str, Tensor]) -> tup
 def answer_loss(
     model: PreTrainedModel, places: Places, batch: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of the answers' tokens, and what is where; several questions share one image's features."""
+    """Cross-entropy of the answers' tokens, and what is where; questions share one image's features."""
     media = {"pixel_values": normalised(batch["pixel_values"])}
     if "image_grid_thw" in batch:
         media["image_grid_thw"] = batch["image_grid_thw"]

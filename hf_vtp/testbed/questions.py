@@ -9,7 +9,7 @@ from .scenes import COLORS, DIGITS, SHAPES, WORDS, Scene, Thing
 
 NUMBERS = DIGITS[:5]
 RELATIONS = ("left", "right", "above", "below")
-NUM_ANSWERS = {  # by type of question: how many answers are possible, so that guessing is right once in so many
+NUM_ANSWERS = {  # by type of question: possible answers; guessing is right once in so many
     "color": len(COLORS),
     "shape": len(SHAPES),
     "count": len(NUMBERS) - 1,
@@ -93,4 +93,6 @@ def _unlike(things: tuple[Thing, ...], thing: Thing) -> bool:
     return sum(_name(t) == _name(thing) for t in things) == 1
 
 
-CLASSES = tuple(_article(f"{color} {shape}") for color in COLORS for shape in SHAPES)  # of zero-shot classification
+CLASSES = tuple(
+    _article(f"{color} {shape}") for color in COLORS for shape in SHAPES
+)  # of zero-shot classification

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from math import cos, pi, sin
 from random import Random
 
@@ -129,12 +129,12 @@ def _place(random: Random, canvas: tuple[int, int], size: tuple[int, int], boxes
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=size)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mask(shape: str, side: int, degrees: int) -> Image.Image:
     """The shape's coverage of a `side` × `side` box, drawn larger and reduced so that edges are smooth."""
     n = side * SUPERSAMPLE

@@ -22,7 +22,9 @@ def make_tokenizer(add_eos: bool = False) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(VOCABULARY, unk_token=UNKNOWN))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if add_eos:
-        core.post_processor = processors.TemplateProcessing(f"$A {EOS}", special_tokens=[(EOS, VOCABULARY[EOS])])
+        core.post_processor = processors.TemplateProcessing(
+            f"$A {EOS}", special_tokens=[(EOS, VOCABULARY[EOS])]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
@@ -36,5 +38,5 @@ def make_tokenizer(add_eos: bool = False) -> PreTrainedTokenizerFast:
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of a text in lower case, without the tokenizer's overhead; raises KeyError on an unknown word."""
+    """Token ids of a text in lower case, faster than the tokenizer; raises KeyError on an unknown word."""
     return [VOCABULARY[word] for word in text.split()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,14 @@ class Trained:
 
 
 def train(
-    name: str, recipe: Recipe, out: Path, device: torch.device, seed: int, tower: CLIPModel | None, workers: int
+    name: str,
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    seed: int,
+    tower: CLIPModel | None,
+    workers: int,
+    compiled: bool = False,
 ) -> Trained:
     """Train one of KINDS, going on from the checkpoint in `out` if there is one.
 
@@ -53,6 +59,8 @@ def train(
     model.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")  # on a CPU eager is the faster
     for module in (model, places):
         module.to(device).train()
+    if compiled:
+        _compile(model)
     optimizers = _optimizers(model, places, recipe)
     state = {"step": 0, "seconds": 0.0}
     checkpoint = out / CHECKPOINT
@@ -87,6 +95,13 @@ def train(
     return Trained(model.eval(), state["seconds"])
 
 
+def _compile(model: PreTrainedModel) -> None:
+    """Compile the layers one by one, which costs one compilation for all that are alike."""
+    for key, module in model.named_modules():
+        if key.rpartition(".")[0].endswith((".layers", ".blocks")):
+            module.compile()
+
+
 def _borrow(model: PreTrainedModel, clip: CLIPModel) -> None:
     """Begin with the vision tower of `clip`."""
     tower = model.model.vision_tower
@@ -101,7 +116,9 @@ def _optimizers(model: PreTrainedModel, places: Places, recipe: Recipe) -> list[
         raise UsageError(f"training needs torch 2.9 or newer for its Muon, this is {torch.__version__}")
     inside, rest = [], list(places.parameters())
     for key, weight in model.named_parameters():
-        inside.append(weight) if weight.ndim == 2 and ".weight" in key and _is_layer(key) else rest.append(weight)
+        inside.append(weight) if weight.ndim == 2 and ".weight" in key and _is_layer(key) else rest.append(
+            weight
+        )
     rates = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return [
         torch.optim.Muon(inside, **rates, adjust_lr_fn="match_rms_adamw"),
@@ -114,9 +131,8 @@ def _is_layer(key: str) -> bool:
 
 
 def _set_rate(optimizers: list, recipe: Recipe, step: int) -> None:
-    """Linear warm-up, then a cosine down to nothing."""
-    done = max(0, step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    share = min(1, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * done)) / 2
+    """Linear warm-up, then constant, then linearly down to nothing over the last steps."""
+    share = min(1, (step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.decay * recipe.steps))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
