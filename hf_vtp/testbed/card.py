@@ -82,8 +82,8 @@ Measured on {evaluation["num"]:,} fresh scenes (seed {evaluation["seed"]}) over 
 training; pruned rows use `apply_vtp(model, method="random", keep_ratio=...)` at the library's default layer.
 
 - Command: `{result["command"]}`
-- Recipe `{result["recipe"]}`, seed {result["seed"]}: {result["steps"]:,} steps of {result["batch_size"]} scenes,
-  none of them drawn twice.
+- Recipe `{result["recipe"]}`, seed {result["seed"]}: {result["steps"]:,} steps of
+  {result["batch_size"]} scenes, none of them drawn twice.
 - Time: {minutes:.0f} minutes on {machine["device_name"]}, threads: {result["threads"]}{result["note"]}.
 - Versions: torch {machine["torch"]}, Transformers {machine["transformers"]}.
 - Backgrounds, all in the scikit-image wheel and CC0, in the public domain or without known restrictions:
@@ -97,7 +97,7 @@ another, the printed word, the printed number; an answer counts if it is exactly
 """
 ABOUT = {
     "clip": f"""Zero-shot classification: one shape in the picture and
-{len(CLASSES)} captions such as `a red circle`. Captions in training name up to four shapes and what is printed.""",
+{len(CLASSES)} captions such as `a red circle`. In training they name up to four shapes and what is printed.""",
     "llava": QUESTIONS + "The vision tower began with the weights of the testbed's CLIP.",
     "qwen2_5_vl": QUESTIONS
     + "Sides of 96 to 144 pixels; windows of 8 × 8 patches, blocks 2 and 5 see the whole picture, m-RoPE.",
