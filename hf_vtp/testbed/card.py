@@ -97,7 +97,7 @@ another, the printed word, the printed number; an answer counts if it is exactly
 """
 ABOUT = {
     "clip": f"""Zero-shot classification: one shape in the picture and
-{len(CLASSES)} captions such as `a red circle`. In training they name up to four shapes and what is printed.""",
+{len(CLASSES)} captions such as `a red circle`. In training they name up to four shapes and the writing.""",
     "llava": QUESTIONS + "The vision tower began with the weights of the testbed's CLIP.",
     "qwen2_5_vl": QUESTIONS
     + "Sides of 96 to 144 pixels; windows of 8 × 8 patches, blocks 2 and 5 see the whole picture, m-RoPE.",
