@@ -19,7 +19,7 @@ from hf_vtp.testbed.recipes import Recipe
 
 FOLDER = Path(__file__).parent / "testbed"
 NAMES = ("clip", "llava", "qwen2_5_vl")
-NUM, SEED = 300, 77  # scenes that no card was measured on
+NUM, SEED = 240, 77  # scenes that no card was measured on
 
 
 @cache
@@ -122,22 +122,21 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["clip", "qwen2_5_vl"])
-def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, name):
-    recipe = Recipe(steps=4, batch_size=2, learning_rate=1e-3, warmup=2)
-    collate, loss_of, varied = training.KINDS[name]
+def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
+    recipe = Recipe(steps=3, batch_size=2, learning_rate=1e-3, warmup=2)
+    collate, loss_of, varied = training.KINDS["clip"]
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
 
     def run(folder, loss=loss_of, seed=0):
         folder.mkdir(exist_ok=True)
-        monkeypatch.setitem(training.KINDS, name, (collate, loss, varied))
-        return training.train(name, recipe, folder, torch.device("cpu"), seed, None, workers=0).model
+        monkeypatch.setitem(training.KINDS, "clip", (collate, loss, varied))
+        return training.train("clip", recipe, folder, torch.device("cpu"), seed, None, workers=0).model
 
     calls = []
 
     def stopping(*arguments):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return loss_of(*arguments)
 

@@ -11,7 +11,8 @@ class Recipe:
 
     steps: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float  # of AdamW; Muon, which has the layers' matrices, takes `matrix_rate`
+    matrix_rate: float = 6e-3
     warmup: int = 200
     weight_decay: float = 0.05
     decay: float = 0.35  # share of the steps, at the end, over which the rate goes down to nothing
@@ -20,9 +21,9 @@ class Recipe:
 RECIPES = {
     # Two CPU cores: these made the weights that are shipped.
     "cpu": {
-        "clip": Recipe(steps=1500, batch_size=64, learning_rate=2e-3),
+        "clip": Recipe(steps=1000, batch_size=64, learning_rate=2e-3),
         "llava": Recipe(steps=1200, batch_size=32, learning_rate=2e-3),
-        "qwen2_5_vl": Recipe(steps=1400, batch_size=32, learning_rate=2e-3),
+        "qwen2_5_vl": Recipe(steps=1000, batch_size=32, learning_rate=2e-3),
     },
     # One GPU. Not yet run on one.
     "gpu": {

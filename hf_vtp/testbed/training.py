@@ -119,11 +119,15 @@ def _optimizers(model: PreTrainedModel, places: Places, recipe: Recipe) -> list[
         inside.append(weight) if weight.ndim == 2 and ".weight" in key and _is_layer(key) else rest.append(
             weight
         )
-    rates = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return [
-        torch.optim.Muon(inside, **rates, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, **rates, betas=(0.9, 0.98)),
+    decay = recipe.weight_decay
+    optimizers = [
+        torch.optim.Muon(inside, recipe.matrix_rate, decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=decay),
     ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["highest"] = group["lr"]
+    return optimizers
 
 
 def _is_layer(key: str) -> bool:
@@ -135,7 +139,7 @@ def _set_rate(optimizers: list, recipe: Recipe, step: int) -> None:
     share = min(1, (step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.decay * recipe.steps))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * share
+            group["lr"] = group["highest"] * share
 
 
 def _save(path: Path, recipe: Recipe, seed: int, state: dict, model, places, optimizers: list) -> None:
