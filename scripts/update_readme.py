@@ -69,7 +69,9 @@ def testbed() -> str:
         for task, first in unpruned["accuracy"].items():
             shares = [f"{row['accuracy'][task]['accuracy']:.3f}" for row in measured]
             rows.append([f"`{result['class']}`", task, f"{first['chance']:.3f}", *shares])
-    return table(["model", "task", "chance", "unpruned", *(f"random, keep {ratio:g}" for ratio in ratios)], rows)
+    return table(
+        ["model", "task", "chance", "unpruned", *(f"random, keep {ratio:g}" for ratio in ratios)], rows
+    )
 
 
 BLOCKS = {

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoTokenizer,
     BaseImageProcessor,
     CLIPImageProcessor,
@@ -29,10 +28,10 @@ from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
 from .tokenizer import IMAGE, VISION_END, VISION_START, make_tokenizer
 
-CLASSES_OF = {
-    "clip": CLIPModel,
-    "llava": LlavaForConditionalGeneration,
-    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+CLASSES_OF = {  # of the model and its image processor: the oldest AutoImageProcessor wants torchvision
+    "clip": (CLIPModel, CLIPImageProcessor),
+    "llava": (LlavaForConditionalGeneration, CLIPImageProcessor),
+    "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor),
 }
 SHARD = "1900KB"  # a folder of small files goes where a large file may not
 LARGEST_SIDE = 4 * IMAGE_SIZE  # pixels
@@ -63,8 +62,9 @@ def load(
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind not in CLASSES_OF:
         raise UsageError(f"{folder} holds a model of type {kind!r}; choose from {', '.join(CLASSES_OF)}")
-    model = CLASSES_OF[kind].from_pretrained(folder, dtype=dtype).to(device).eval()
-    return Testbed(model, AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    model_class, processor_class = CLASSES_OF[kind]
+    model = model_class.from_pretrained(folder, dtype=dtype).to(device).eval()
+    return Testbed(model, processor_class.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:

@@ -22,8 +22,8 @@ RECIPES = {
     # Two CPU cores: these made the weights that are shipped.
     "cpu": {
         "clip": Recipe(steps=800, batch_size=64, learning_rate=2e-3),
-        "llava": Recipe(steps=800, batch_size=32, learning_rate=2e-3, warmup=100),
-        "qwen2_5_vl": Recipe(steps=1000, batch_size=32, learning_rate=2e-3),
+        "llava": Recipe(steps=1000, batch_size=32, learning_rate=2e-3, warmup=100),
+        "qwen2_5_vl": Recipe(steps=1200, batch_size=32, learning_rate=2e-3),
     },
     # One GPU. Not yet run on one.
     "gpu": {
