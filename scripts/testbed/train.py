@@ -8,6 +8,7 @@
 The same command goes on where a run was stopped. The last line of stdout is the result as one JSON object.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def parse(argv: list[str]):
     parser.add_argument(
         "--num-eval", type=cli.count, default=1000, help="fresh test scenes for the card (1000)"
     )
-    parser.add_argument("--workers", type=cli.count, default=1, help="processes that draw scenes (1)")
+    parser.add_argument(
+        "--workers", type=cli.count, help="processes that draw scenes; default: 1, or one a core beside a GPU"
+    )
     parser.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
     parser.add_argument(
         "--compile", action="store_true", help="compile the layers; needs a C++ compiler on a CPU"
@@ -64,9 +67,8 @@ def main(argv: list[str]) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cli.UsageError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
-    trained = train(
-        args.model, recipe, run, device, args.seed, clip and clip.model, args.workers, args.compile
-    )
+    workers = args.workers or (1 if device.type == "cpu" else os.cpu_count())
+    trained = train(args.model, recipe, run, device, args.seed, clip and clip.model, workers, args.compile)
     save(trained.model, out)
     how = {
         "command": cli.command(argv),
