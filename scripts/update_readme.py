@@ -12,6 +12,7 @@ from hf_vtp.methods import PARTS
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "model_cards" / "results"
+TESTBED = ROOT / "tests" / "testbed"
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
@@ -67,7 +68,28 @@ def clip_cifar10() -> str:
     return f"{table(headings, rows)}\n\n```bash\n{result['command']}\n```"
 
 
-BLOCKS = {"models": models, "methods": methods, "parts": parts, "clip_cifar10": clip_cifar10}
+def testbed() -> str:
+    """Accuracy of the shipped models, one row per task."""
+    rows, ratios = [], []
+    for name in ("clip", "llava", "qwen2_5_vl"):
+        result = json.loads((TESTBED / name / "results.json").read_text())
+        unpruned, *_ = measured = result["evaluation"]["rows"]
+        ratios = [row["keep_ratio"] for row in measured[1:]]
+        for task, first in unpruned["accuracy"].items():
+            shares = [f"{row['accuracy'][task]['accuracy']:.3f}" for row in measured]
+            rows.append([f"`{result['class']}`", task, f"{first['chance']:.3f}", *shares])
+    return table(
+        ["model", "task", "chance", "unpruned", *(f"random, keep {ratio:g}" for ratio in ratios)], rows
+    )
+
+
+BLOCKS = {
+    "models": models,
+    "methods": methods,
+    "parts": parts,
+    "clip_cifar10": clip_cifar10,
+    "testbed": testbed,
+}
 
 
 def fill(text: str) -> str:

@@ -8,7 +8,15 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-TOUCH_MODELS = ("test_clip", "test_hub", "test_llava", "test_methods", "test_qwen", "test_vlm")
+TOUCH_MODELS = (
+    "test_clip",
+    "test_hub",
+    "test_llava",
+    "test_methods",
+    "test_qwen",
+    "test_testbed",
+    "test_vlm",
+)
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 

@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Save captioned, questioned scenes as a `datasets` dataset.
+
+    python scripts/testbed/make_data.py --out scenes --num 1000 --seed 0 --split test
+
+`datasets.load_from_disk("scenes")` reads them again. The last line is the result as JSON.
+"""
+
+import json
+import sys
+
+from hf_vtp.measure import cli
+from hf_vtp.testbed.backgrounds import BACKGROUNDS
+from hf_vtp.testbed.dataset import save_dataset
+
+
+def parse(argv: list[str]):
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="a folder that is empty or not there yet")
+    parser.add_argument("--num", type=cli.count, default=1000, help="scenes (1000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--split", choices=tuple(BACKGROUNDS), default="train", help="decides the backgrounds"
+    )
+    parser.add_argument("--varied", action="store_true", help="pictures of different sizes")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    args = parse(argv)
+    made = save_dataset(args.out, args.num, args.seed, args.split, args.varied)
+    num_questions = sum(map(len, made["questions"]))
+    print(json.dumps({"command": cli.command(argv), **vars(args), "num_questions": num_questions}))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
