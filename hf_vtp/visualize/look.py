@@ -116,6 +116,8 @@ def _num_placeholders(config, media: dict[str, Tensor]) -> int:
 
 
 def _from(kind, name: str, **told):
+    if issubclass(kind, PreTrainedModel):
+        told["use_safetensors"] = True  # the other format is a pickle
     return kind.from_pretrained(name, trust_remote_code=False, **told)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -74,9 +74,12 @@ def open_model(name: str, device: str = "cpu") -> tuple[Eyes, bool]:
     return eyes, False
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(ending: bool = False) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(TOKEN, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if ending:  # CLIP reads a text at its end
+        end = [("<eos>", TOKEN["<eos>"])]
+        core.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=end)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
     )
@@ -90,7 +93,7 @@ def _clip() -> Eyes:
     shared = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
     text = dict(shared, num_attention_heads=4, eos_token_id=TOKEN["<eos>"], projection_dim=WIDTH)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=WIDTH))
-    return Eyes(model, _square(), _tokenizer())
+    return Eyes(model, _square(), _tokenizer(ending=True))
 
 
 def _llava() -> Eyes:
