@@ -63,12 +63,12 @@ def stages() -> tuple[Image.Image, bool, str]:
 def sheet() -> tuple[Image.Image, bool, str]:
     (eyes, trained), pictures = open_model("clip"), [photograph(name) for name in ("astronaut", "chelsea")]
     drawn = contact_sheet(
-        eyes.model, eyes.image_processor, pictures, ["vtp", "qk_topk", "uniform"], [0.7, 0.4], panel=160
+        eyes.model, eyes.image_processor, pictures, ["vtp", "uniform"], [0.7, 0.4], panel=160
     )
     return (
         drawn,
         trained,
-        "`contact_sheet`: three methods at two ratios in a CLIP, which sees a square of each picture.",
+        "`contact_sheet`: two methods at two ratios in a CLIP, which sees a square of each picture.",
     )
 
 

@@ -31,12 +31,12 @@ CSS = """
 #problem p { color: #b3261e; font-weight: 600; }
 """
 INTRO = """# hf_vtp
-What a vision-language model still sees when `apply_vtp(model, keep_ratio=…)` prunes its image tokens. Dropped
-patches are dimmed; absorbed ones are half dimmed, inside a line in the colour of the token that took them; what
-the model's preprocessing cropped away is hatched."""
+What a vision-language model still sees when `apply_vtp(model, keep_ratio=…)` prunes its image tokens.
+Dropped patches are dimmed; absorbed ones are half dimmed, inside a line in the colour of the token that
+took them; what the model's preprocessing cropped away is hatched."""
 RANDOM = (
-    "**This model's weights are random**, since no trained one lies in `tests/testbed`: its answers are "
-    "meaningless, and the patches it keeps show how methods work, not what matters in a picture."
+    "**This model's weights are random**, since no trained one lies in `tests/testbed`: its answers "
+    "are meaningless, and the patches it keeps show how methods work, not what matters in a picture."
 )
 UNITS = (
     "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the latter "
