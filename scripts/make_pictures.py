@@ -3,8 +3,8 @@
 
     python scripts/make_pictures.py
 
-The same versions of torch, Transformers and Pillow make the same pictures. Trained testbed models are used where
-they lie in tests/testbed; pictures/captions.json says whether they did, and `make readme` tells the README.
+The same versions of torch, Transformers and Pillow make the same pictures. Trained testbed models are used
+where they lie in tests/testbed; pictures/captions.json says whether they did, and `make readme` tells the README.
 """
 
 from __future__ import annotations
@@ -83,8 +83,28 @@ def heat() -> tuple[Image.Image, bool, str]:
 FIGURES = {"stages": stages, "sheet": sheet, "heat": heat}
 
 
+def save(drawn: Image.Image, name: str) -> str:
+    """Into pictures/ in 256 colours; returns what to say. Raises UsageError if that is too large."""
+    file = PICTURES / f"{name}.png"
+    drawn.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise cli.UsageError(f"{file.name} has {size} bytes, more than {MOST_BYTES}; draw it smaller")
+    return f"wrote {file.relative_to(ROOT)}: {drawn.width} x {drawn.height} pixels, {size} bytes"
+
+
 def main(argv: list[str]) -> None:
-    cli.Parser(prog="make_pictures.py", description=__doc__.splitlines()[0]).parse_args(argv)
+    p = cli.Parser(prog="make_pictures.py", description=__doc__.splitlines()[0])
+    p.add_argument(
+        "--screenshot", metavar="FILE.png", help="only put that into pictures/demo.png, small enough"
+    )
+    args = p.parse_args(argv)
+    if args.screenshot:
+        shot = read_picture(args.screenshot)
+        print(
+            save(shot.resize((960, round(shot.height * 960 / shot.width)), Image.Resampling.LANCZOS), "demo")
+        )
+        return
     cli.require("scikit-image")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -93,12 +113,8 @@ def main(argv: list[str]) -> None:
     captions = {}
     for name, make in FIGURES.items():
         drawn, trained, caption = make()
-        file = PICTURES / f"{name}.png"
-        drawn.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
-        if file.stat().st_size > MOST_BYTES:
-            raise cli.UsageError(f"{file.name} has more than {MOST_BYTES} bytes; draw it smaller")
-        captions[file.name] = {"caption": caption, "trained": trained}
-        print(f"wrote {file.relative_to(ROOT)}: {drawn.width} x {drawn.height}, {file.stat().st_size} bytes")
+        print(save(drawn, name))
+        captions[f"{name}.png"] = {"caption": caption, "trained": trained}
     (PICTURES / "captions.json").write_text(json.dumps(captions, indent=1) + "\n")
 
 

@@ -67,7 +67,26 @@ def clip_cifar10() -> str:
     return f"{table(headings, rows)}\n\n```bash\n{result['command']}\n```"
 
 
-BLOCKS = {"models": models, "methods": methods, "parts": parts, "clip_cifar10": clip_cifar10}
+def pictures() -> str:
+    """What scripts/make_pictures.py drew, and whether the model was trained."""
+    told = json.loads((ROOT / "pictures" / "captions.json").read_text())
+    notes = {
+        True: "Weights: the trained testbed's.",
+        False: "Weights: random, so it shows the mechanics only.",
+    }
+    return "\n\n".join(
+        f"![{row['caption'].replace('`', '')}](pictures/{name})\n\n{row['caption']} {notes[row['trained']]}"
+        for name, row in told.items()
+    )
+
+
+BLOCKS = {
+    "models": models,
+    "methods": methods,
+    "parts": parts,
+    "clip_cifar10": clip_cifar10,
+    "pictures": pictures,
+}
 
 
 def fill(text: str) -> str:

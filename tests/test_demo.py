@@ -94,7 +94,7 @@ def test_two_visitors_do_not_see_each_others_pruning():
             [(row.kept, row.flops, row.answer) for row in shown[a].rows] for shown in (alone, found)
         )
         assert ours == theirs
-        assert list(alone[a].pictures[0].getdata()) == list(found[a].pictures[0].getdata())
+        assert alone[a].pictures[0].tobytes() == found[a].pictures[0].tobytes()
 
 
 def test_a_visitor_leaves_the_model_as_it_was():
@@ -142,11 +142,15 @@ def page():
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_bad_uploads_are_a_sentence_in_the_page(page, words, tmp_path):
-    path, shown, problem = page.choose(str(REFUSED[words](tmp_path)))
-    assert path is None and shown is None
+    path = str(REFUSED[words](tmp_path))
+    shown, problem = page.choose(page.OWN, path)
+    assert shown is None
     assert words.split(";")[0] in problem.replace("\\", "") and "\n" not in problem
-    problem, numbers, pictures, _, _ = page.click(Room(), None, QUESTION, "llava", ["vtp"], 0.5, False)
-    assert "There is no picture to look at" in problem and numbers == "" and pictures == []
+    for upload, said in ((path, problem), (None, "There is no picture to look at")):
+        said_then, numbers, pictures, _, _ = page.click(
+            Room(), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
+        )
+        assert said in said_then and numbers == "" and pictures == []
 
 
 def test_the_page_escapes_what_models_and_files_say(page):
@@ -154,3 +158,36 @@ def test_the_page_escapes_what_models_and_files_say(page):
     assert "<script>" not in page.table(rows) and "&lt;script&gt;" in page.table(rows)
     shown = page.sentence(UsageError("<img src=x> [a](http://b) is no image"))
     assert "<img" not in shown and "[a](" not in shown
+
+
+def test_a_space_is_laid_out_whole(tmp_path, capsys):
+    """What is pushed runs by itself: its package comes from the folder, and every import is there."""
+    import importlib.util
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    script = Path(__file__).resolve().parent.parent / "scripts" / "push_demo.py"
+    spec = importlib.util.spec_from_file_location("push_demo", script)
+    push_demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(push_demo)
+    push_demo.main(["--to", str(tmp_path / "space")])
+    space = tmp_path / "space"
+    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "samples", "hf_vtp"):
+        assert (space / name).exists(), name
+    metadata = (space / "README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
+    others = [
+        path
+        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if "hf_vtp" not in os.listdir(path or ".")
+    ]
+    code = "import app, hf_vtp; from hf_vtp.demo.room import Room; app.build(Room()); print(hf_vtp.__file__)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1].startswith(str(space))

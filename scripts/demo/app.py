@@ -20,10 +20,13 @@ from hf_vtp.visualize.picture import MOST_BYTES, read_picture
 from hf_vtp.visualize.shipped import STAND_INS, shipped_folder
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").iterdir())}
+OWN = "your own"
 QUESTIONS = {"clip": "a red circle, a green square, a blue star", None: "what color is the circle ?"}
 # no font of another host: the page works without a network
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 CSS = """
+#numbers table, #numbers th, #numbers td { border: none; }
+#numbers td:nth-child(2) { white-space: nowrap; }
 #numbers table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 #numbers th, #numbers td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #8884; }
 #numbers th:first-child, #numbers td:first-child, #numbers th:last-child, #numbers td:last-child
@@ -39,8 +42,8 @@ RANDOM = (
     "are meaningless, and the patches it keeps show how methods work, not what matters in a picture."
 )
 UNITS = (
-    "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the latter "
-    "the median of a few runs on a machine that others may be using."
+    "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the "
+    "latter the median of a few runs on a machine that others may be using."
 )
 
 
@@ -60,9 +63,9 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                     info="or a folder, or a name on the Hub" if any_model else None,
                     elem_id="model",
                 )
-                sample = gr.Radio(list(SAMPLES), value=first, label="Picture", elem_id="sample")
+                sample = gr.Radio([*SAMPLES, OWN], value=first, label="Picture", elem_id="sample")
                 upload = gr.File(
-                    label="or your own", file_count="single", type="filepath", elem_id="upload", height=110
+                    label=OWN, file_count="single", type="filepath", elem_id="upload", height=140
                 )
                 shown = gr.Image(
                     thumbnail(read_picture(SAMPLES[first]), PANEL),
@@ -101,15 +104,15 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                 )
                 download = gr.DownloadButton("Download the picture", visible=False, elem_id="download")
                 note = gr.Markdown(elem_id="note")
-        path = gr.State(str(SAMPLES[first]))
 
         told = dict(show_progress="hidden", api_visibility="private")
         name.change(lambda n: QUESTIONS.get(n, QUESTIONS[None]), name, question, **told)
-        sample.change(lambda s: choose(str(SAMPLES[s])), sample, [path, shown, problem], **told)
-        upload.upload(choose, upload, [path, shown, problem], **told)
+        sample.change(choose, [sample, upload], [shown, problem], **told)
+        # a second upload changes no radio button, so it is shown from here too
+        upload.upload(lambda path: (OWN, *choose(OWN, path)), upload, [sample, shown, problem], **told)
         run.click(
             lambda *given: click(room, *given),
-            [path, question, name, methods, ratio, heat_map],
+            [sample, upload, question, name, methods, ratio, heat_map],
             [problem, numbers, gallery, download, note],
             api_visibility="private",
             concurrency_limit=4,
@@ -117,22 +120,37 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
     return page
 
 
-def choose(path: str):
-    """A picture somebody picked: (its path, what to show of it, what is wrong with it)."""
+def chosen(sample: str, upload: str | None) -> Path:
+    """The file of the picture that is chosen; raises UsageError if there is none."""
+    if sample != OWN:
+        return SAMPLES[sample]
+    if upload is None:
+        raise UsageError("there is no picture to look at; choose one or give your own")
+    return Path(upload)
+
+
+def choose(sample: str, upload: str | None):
+    """A picture somebody picked: (what to show of it, what is wrong with it)."""
     try:
-        return path, thumbnail(read_picture(path), PANEL), ""
+        return thumbnail(read_picture(chosen(sample, upload)), PANEL), ""
     except UsageError as error:
-        return None, None, sentence(error)
+        return None, sentence(error)
 
 
 def click(
-    room: Room, path: str | None, question: str, model: str, methods: list[str], ratio: float, heat_map: bool
+    room: Room,
+    sample: str,
+    upload: str | None,
+    question: str,
+    model: str,
+    methods: list[str],
+    ratio: float,
+    heat_map: bool,
 ):
     """What "Run" shows: (a problem, the table, the pictures, the download, a note)."""
     try:
-        if path is None:
-            raise UsageError("there is no picture to look at; choose one or give your own")
-        found = room.ask(read_picture(path), question, model, methods, ratio, heat_map)
+        picture = read_picture(chosen(sample, upload))
+        found = room.ask(picture, question, model, methods, ratio, heat_map)
     except UsageError as error:
         return sentence(error), "", [], gr.DownloadButton(visible=False), ""
     captions = [f"{row.method}: {row.kept} of {row.tokens} tokens" for row in found.rows[1:]]
@@ -148,7 +166,7 @@ def sentence(error: Exception) -> str:
     """The problem in plain text: a file's name may hold Markdown or HTML."""
     text = html.escape(str(error)[:400])
     text = "".join(f"\\{c}" if c in "\\`*_[]()#!|<>~$" else c for c in text)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{text[0].upper()}{text[1:]}." if text.split()[0].isalpha() else f"{text}."
 
 
 def table(rows: list[Row]) -> str:
@@ -166,7 +184,7 @@ def table(rows: list[Row]) -> str:
             row.answer,
         )
         lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    names = ("method", "tokens", "GFLOPs", "", "ms", "", "answer")
+    names = ("method", "tokens", "GFLOPs", "of all", "ms", "of all", "answer")
     head = "".join(f"<th>{name}</th>" for name in names)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
