@@ -4,7 +4,7 @@
     python scripts/make_pictures.py
 
 The same versions of torch, Transformers and Pillow make the same pictures. Trained testbed models are used
-where they lie in tests/testbed; pictures/captions.json says whether they did, and `make readme` tells the README.
+where they lie in tests/testbed; pictures/captions.json says whether, and `make readme` tells the README.
 """
 
 from __future__ import annotations

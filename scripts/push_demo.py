@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Push the demo as a Space: its page, the package and the testbed's models, so that nothing else is needed there.
+"""Push the demo as a Space: its page, the package and the testbed's models.
 
     python scripts/push_demo.py user/hf-vtp-demo
     python scripts/push_demo.py --to folder          only lay the Space out in a folder
