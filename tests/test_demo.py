@@ -23,6 +23,7 @@ PICTURE = Image.effect_noise((90, 60), 90).convert("RGB")
 def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
     monkeypatch.setattr(rooms, "ROUNDS", 1)
+    monkeypatch.setattr("hf_vtp.demo.answer.NEW_TOKENS", 4)
 
 
 @pytest.mark.parametrize("model", shipped.STAND_INS)

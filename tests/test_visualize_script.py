@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import REFUSED, TAKEN
 from PIL import Image
 
 from hf_vtp.measure.cli import UsageError, run
 from hf_vtp.visualize import shipped
 from hf_vtp.visualize.picture import read_picture
+from pictures import REFUSED, TAKEN
 
 pytestmark = pytest.mark.models
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,3 +142,21 @@ def test_shipped_models_come_first(tmp_path, monkeypatch):
     again, trained = shipped.open_model("clip")
     assert trained and again.image_processor.size == eyes.image_processor.size
     assert again.tokenizer("what is there ?") == eyes.tokenizer("what is there ?")
+
+
+def test_the_readmes_snippet_runs(tmp_path, monkeypatch):
+    """On the stand-in LLaVA with a real processor."""
+    import re
+
+    from transformers import LlavaProcessor
+
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (snippet,) = [code for code in found if "hf_vtp.visualize" in code]
+    eyes, _ = shipped.open_model("llava")
+    eyes.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    told = dict(patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    processor = LlavaProcessor(eyes.image_processor, eyes.tokenizer, image_token="<image>", **told)
+    names = dict(model=eyes.model, processor=processor, image=Image.effect_noise((90, 60), 90).convert("RGB"))
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, names | {"prompt": "<image> what is there ?"})
+    assert Image.open(tmp_path / "kept.png").size == (90, 60)

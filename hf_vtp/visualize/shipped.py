@@ -91,7 +91,8 @@ def _square() -> CLIPImageProcessor:
 
 def _clip() -> Eyes:
     shared = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
-    text = dict(shared, num_attention_heads=4, eos_token_id=TOKEN["<eos>"], projection_dim=WIDTH)
+    ids = {name: TEXT[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    text = dict(shared, **ids, num_attention_heads=4, projection_dim=WIDTH)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=WIDTH))
     return Eyes(model, _square(), _tokenizer(ending=True))
 

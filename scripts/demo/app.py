@@ -25,10 +25,11 @@ QUESTIONS = {"clip": "a red circle, a green square, a blue star", None: "what co
 # no font of another host: the page works without a network
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 CSS = """
-#numbers table, #numbers th, #numbers td { border: none; }
+#numbers table, #numbers th, #numbers td, #numbers tr { border: none !important; }
+#numbers tr + tr, #numbers tbody tr { border-top: 1px solid #8884 !important; }
 #numbers td:nth-child(2) { white-space: nowrap; }
 #numbers table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-#numbers th, #numbers td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #8884; }
+#numbers th, #numbers td { padding: 4px 10px; text-align: right; }
 #numbers th:first-child, #numbers td:first-child, #numbers th:last-child, #numbers td:last-child
   { text-align: left; }
 #problem p { color: #b3261e; font-weight: 600; }
@@ -71,6 +72,7 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                     thumbnail(read_picture(SAMPLES[first]), PANEL),
                     interactive=False,
                     show_label=False,
+                    buttons=["fullscreen"],  # none that shares it elsewhere
                     format="png",
                     elem_id="picture",
                 )
