@@ -15,7 +15,7 @@ PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: test demo lint format readme cards clean
+.PHONY: test demo lint format readme cards pictures clean
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,12 @@ readme: $(VENV)/.made
 
 cards: $(VENV)/.made
 	$(PY) scripts/make_model_card.py
+
+pictures: $(VENV)/.made-for-tests
+	$(PY) scripts/make_pictures.py
+	$(PY) -m pytest -q tests/test_demo_browser.py
+	@if [ -f $(ARTIFACTS)/demo/a_visit.png ]; then $(PY) scripts/make_pictures.py --screenshot $(ARTIFACTS)/demo/a_visit.png; fi
+	$(PY) scripts/update_readme.py
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache

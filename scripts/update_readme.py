@@ -71,8 +71,8 @@ def clip_cifar10() -> str:
 def testbed() -> str:
     """Accuracy of the shipped models, one row per task."""
     rows, ratios = [], []
-    for name in ("clip", "llava", "qwen2_5_vl"):
-        result = json.loads((TESTBED / name / "results.json").read_text())
+    for file in sorted(TESTBED.glob("*/results.json")):
+        result = json.loads(file.read_text())
         unpruned, *_ = measured = result["evaluation"]["rows"]
         ratios = [row["keep_ratio"] for row in measured[1:]]
         for task, first in unpruned["accuracy"].items():
@@ -83,12 +83,26 @@ def testbed() -> str:
     )
 
 
+def pictures() -> str:
+    """What scripts/make_pictures.py drew, and whether the model was trained."""
+    told = json.loads((ROOT / "pictures" / "captions.json").read_text())
+    notes = {
+        True: "Weights: the trained testbed's.",
+        False: "Weights: random, so it shows the mechanics only.",
+    }
+    return "\n\n".join(
+        f"![{row['caption'].replace('`', '')}](pictures/{name})\n\n{row['caption']} {notes[row['trained']]}"
+        for name, row in told.items()
+    )
+
+
 BLOCKS = {
     "models": models,
     "methods": methods,
     "parts": parts,
     "clip_cifar10": clip_cifar10,
     "testbed": testbed,
+    "pictures": pictures,
 }
 
 

@@ -22,7 +22,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Raises one of BROKEN for a truncated or unreadable file.
     """
     image.load()
-    image = ImageOps.exif_transpose(image)
+    return as_rgb(ImageOps.exif_transpose(image))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The raster as it is stored, in RGB."""
     white = FULL_SCALE.get(image.mode[0])
     if white is not None:  # Pillow's own conversion clips these to 255, which is white throughout
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))

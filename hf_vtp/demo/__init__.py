@@ -1,0 +1,1 @@
+"""What the demo does when somebody clicks; its page is scripts/demo/app.py."""

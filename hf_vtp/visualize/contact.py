@@ -1,0 +1,99 @@
+"""contact_sheet: images, methods and ratios beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from ..measure.decode import as_rgb
+from ..patch import vtp, vtp_stats
+from . import layout
+from .kept import draw_kept
+from .look import Eyes, see
+
+MOST_CELLS = 1000
+LETTERS = 15  # pixels
+
+
+def contact_sheet(
+    model,
+    processor,
+    images: Sequence[Image.Image],
+    methods: Sequence[str] = ("vtp", "qk_topk", "random", "uniform"),
+    keep_ratios: Sequence[float] = (0.7, 0.5, 0.25),
+    *,
+    layer: int | list[int] | str | None = None,
+    heat_map: bool = False,
+    text: str | None = None,
+    tokenizer=None,
+    panel: int = 224,
+) -> Image.Image:
+    """A sheet with one row per image and method, one column per ratio, and the image itself in front.
+
+    The model runs once for each picture on the sheet and is afterwards pruned, or not, as it was before. Of
+    several stages the last is shown.
+
+    Args:
+        model: any model that can be pruned.
+        processor: its image processor, or a processor that has one (and a tokenizer).
+        images: upright pictures, of any sizes.
+        layer: where tokens leave, as in VTPConfig.
+        heat_map: show the scores of the first stage instead.
+        text: a question, for methods that compare tokens with the prompt; needs the tokenizer.
+        panel: longer side of a picture in pixels.
+
+    Raises ValueError for what VTPConfig refuses, for no images, methods or ratios, and for too many.
+    """
+    cells = len(images) * len(methods) * len(keep_ratios)
+    if not 0 < cells <= MOST_CELLS:
+        raise ValueError(f"a contact sheet has 1 to {MOST_CELLS} pictures, not {cells}; choose fewer or more")
+    if panel < 32:
+        raise ValueError(f"panel must be at least 32 pixels, not {panel}")
+    eyes = Eyes(
+        model,
+        getattr(processor, "image_processor", processor),
+        tokenizer or getattr(processor, "tokenizer", None),
+    )
+    if text is not None and eyes.tokenizer is None:
+        raise ValueError("text needs the model's tokenizer; give tokenizer= or a processor that has one")
+    margin = max(layout.font(LETTERS).getlength(method) for method in methods)
+    blocks = [
+        _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, int(margin) + 6)
+        for image in images
+    ]
+    return layout.framed(layout.stack(blocks, gap=2 * layout.GAP))
+
+
+def _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, margin) -> Image.Image:
+    """The rows of one image."""
+    rows, plain = [], thumbnail(as_rgb(image), panel)
+    for i, method in enumerate(methods):
+        drawn = []
+        for ratio in keep_ratios:
+            with vtp(eyes.model, method=method, keep_ratio=ratio, layer=layer):
+                see(eyes, image, text)
+                stats = vtp_stats(eyes.model)
+            stage = 0 if heat_map else -1
+            told = dict(stage=stage, heat_map=heat_map, labels=False)
+            picture = thumbnail(draw_kept(image, stats, eyes.image_processor, **told), panel)
+            count = f"keep {ratio:g}: {stats.num_kept[0]} of {stats.num_tokens[0]}"
+            drawn.append(layout.titled(picture, count, LETTERS))
+        first = plain if i == 0 else Image.new("RGB", plain.size, layout.PAPER)
+        rows.append(layout.beside([_side(method, plain.height, margin), first, *drawn]))
+    return layout.stack(rows)
+
+
+def _side(method: str, height: int, width: int) -> Image.Image:
+    """The method's name, to stand at the left of its row."""
+    strip = Image.new("RGB", (width, height), layout.PAPER)
+    name = layout.label(method, width, LETTERS)
+    strip.paste(name, (0, (height - name.height) // 2))
+    return strip
+
+
+def thumbnail(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with `side` pixels on its longer side, enlarged if it is smaller."""
+    ratio = side / max(picture.size)
+    size = tuple(max(1, round(edge * ratio)) for edge in picture.size)
+    return picture.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,120 @@
+"""draw_kept: the user's own picture with what pruning left of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageOps
+
+from ..measure.decode import as_rgb
+from ..stats import VTPStats
+from . import layout
+from .geometry import covered
+from .paint import paint
+from .views import View, views
+
+ORIENTATION = 0x0112  # EXIF: how the stored raster is to be turned
+PER_ROW = 4  # panels
+
+
+def draw_kept(
+    image: Image.Image | Sequence[Image.Image],
+    stats: VTPStats,
+    processor=None,
+    *,
+    image_index: int = 0,
+    stage: int | None = None,
+    heat_map: bool = False,
+    labels: bool | None = None,
+    scale: int = 1,
+) -> Image.Image:
+    """The picture with dropped patches dimmed, kept ones clear, absorbed groups outlined; a new RGB image.
+
+    A group has one colour: the token that stands for it is clear with a filled corner, those it absorbed are
+    half dimmed, and the line around all of them has that colour. What the processor cropped away is pale and
+    hatched; tokens on its padding lie outside the picture.
+
+    Args:
+        image: the picture that was given to the processor, of any mode; it is shown at its own size and,
+            where its EXIF says so, turned. For a video the list of its frames, of which the first of every
+            group is shown.
+        stats: `vtp_stats(model)` of the forward that saw it.
+        processor: the image processor, or a processor that has one, whose padding and cropping is undone;
+            not needed where tokens cover the whole picture, as Qwen2.5-VL's do.
+        image_index: which image of that forward it is; videos come after images.
+        stage: only this stage, from 0; -1 is the last. None draws one panel for each.
+        heat_map: show the stage's scores, dark to bright, with what it kept outlined in white.
+        labels: a line of text over each panel; None writes one where there are several, or a heat map.
+            Without it a single picture comes back at its own size.
+        scale: pictures are drawn so many times as large, for small ones.
+
+    Raises ValueError for an image, a stage or a scale that there is not, and where the processor is needed.
+    """
+    found = views(stats, image_index)
+    if stage is not None:
+        if not -len(found) <= stage < len(found):
+            raise ValueError(f"stage must be from 0 to {len(found) - 1}, or -1, not {stage}")
+        found = [found[stage]]
+    if not isinstance(scale, int) or scale < 1:
+        raise ValueError(f"scale must be a whole number of at least 1, not {scale!r}")
+    grid = found[0].owner.shape
+    frames = _frames(image, grid[0])
+    labels = (len(found) > 1 or heat_map) if labels is None else labels
+    shrink = min(1.0, math.sqrt(layout.LARGEST_SHEET / (_area(frames) * scale**2 * len(found))))
+    panels = []
+    for view in found:
+        drawn = [
+            _panel(frame, view, t, processor, scale * shrink, heat_map) for t, frame in enumerate(frames)
+        ]
+        panel = drawn[0] if len(drawn) == 1 else layout.wrapped(drawn, 2 * PER_ROW)
+        if labels:
+            panel = layout.titled(panel, describe(view, heat_map), _letters(panel.width))
+        panels.append(panel)
+    if len(panels) == 1:
+        return panels[0]
+    return layout.framed(layout.wrapped(panels, PER_ROW if grid[0] == 1 else 1))
+
+
+def describe(view: View, heat_map: bool = False) -> str:
+    """A stage in one line: its layer and what it left, of a heat map also the range of the scores."""
+    text = f"after layer {view.layer}: {view.num_kept} of {view.num_tokens} tokens"
+    if heat_map and view.scores is not None:
+        known = view.scores[~(view.scores != view.scores)]
+        text += f", scores {known.min():.3g} (dark) to {known.max():.3g} (bright)"
+    return text
+
+
+def _frames(image: Image.Image | Sequence[Image.Image], groups: int) -> list[Image.Image]:
+    """The first frame of each group of frames; a picture is a single one."""
+    frames = [image] if isinstance(image, Image.Image) else list(image)
+    if len(frames) < groups or (groups == 1 and not frames):
+        raise ValueError(
+            f"this forward saw {groups} groups of frames; give the list of all frames, not {len(frames)}"
+        )
+    together = math.ceil(len(frames) / groups)
+    return [frames[min(t * together, len(frames) - 1)] for t in range(groups)]
+
+
+def _panel(
+    image: Image.Image, view: View, frame: int, processor, scale: float, heat_map: bool
+) -> Image.Image:
+    # Processors see the stored raster, whatever EXIF says of it: drawn first, turned afterwards.
+    picture = as_rgb(image)
+    box = covered(picture.size, view.owner.shape, processor)
+    if scale != 1:
+        size = tuple(max(1, round(edge * scale)) for edge in picture.size)
+        box = tuple(x * size[i % 2] / picture.size[i % 2] for i, x in enumerate(box))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    panel = paint(picture, view, frame, box, heat_map)
+    panel.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    return ImageOps.exif_transpose(panel)
+
+
+def _area(frames: list[Image.Image]) -> int:
+    return sum(frame.width * frame.height for frame in frames)
+
+
+def _letters(width: int) -> int:
+    """Pixels of a label's letters over a panel of that width."""
+    return min(40, max(12, width // 28))

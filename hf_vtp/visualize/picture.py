@@ -1,0 +1,42 @@
+"""A picture that somebody gives us, in a file: bounded before it is decoded."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ..measure.cli import UsageError, first_sentence
+from ..measure.decode import BROKEN, upright_rgb
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MOST_BYTES = 64 * 2**20
+MOST_PIXELS = 50_000_000
+
+
+def read_picture(path: str | os.PathLike) -> Image.Image:
+    """The first frame of an image file, upright and in 8-bit RGB.
+
+    Raises UsageError for what is no image, is broken or larger than MOST_BYTES or MOST_PIXELS; the latter are
+    known from the file's header, before memory is taken.
+    """
+    name = Path(path).name
+    try:
+        if os.stat(path).st_size > MOST_BYTES:
+            raise UsageError(f"{name} is larger than {MOST_BYTES // 2**20} MiB; give a smaller file")
+        with warnings.catch_warnings():  # Pillow's own bound is laxer than ours
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                return upright_rgb(image)
+    except Image.DecompressionBombError:
+        most = f"{MOST_PIXELS // 10**6} million pixels"
+        raise UsageError(f"{name} has more than {most}; give a smaller picture") from None
+    except UnidentifiedImageError:
+        raise UsageError(f"{name} is not an image; give a file of type {', '.join(FORMATS)}") from None
+    except BROKEN as error:
+        reason = getattr(error, "strerror", None) or first_sentence(error)
+        raise UsageError(f"{name} cannot be read ({reason}); give another image") from None

@@ -1,0 +1,136 @@
+"""The trained testbed models that lie in the repository, and stand-ins for where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+)
+
+from .look import Eyes, load_eyes
+
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "testbed"  # one folder a model, by model_type
+SIDE, PATCH, WIDTH, LAYERS = 96, 8, 64, 4
+SPECIAL = ("<pad>", "<eos>", "<unk>", "<image>", "<video>", "<vision_start>", "<vision_end>")
+WORDS = (
+    *SPECIAL,
+    *"a an the what is where how many are there ? red green blue one two three cat dog".split(),
+)
+TOKEN = {word: i for i, word in enumerate(WORDS)}
+VISION = dict(
+    hidden_size=WIDTH,
+    intermediate_size=2 * WIDTH,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=4,
+    image_size=SIDE,
+    patch_size=PATCH,
+    projection_dim=WIDTH,
+)
+TEXT = dict(
+    vocab_size=len(WORDS),
+    hidden_size=WIDTH,
+    intermediate_size=2 * WIDTH,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    max_position_embeddings=4096,
+    pad_token_id=TOKEN["<pad>"],
+    bos_token_id=None,
+    eos_token_id=TOKEN["<eos>"],
+)
+
+
+def shipped_folder(name: str) -> Path | None:
+    """Where the trained model of that name lies; None where it was not shipped."""
+    return FOLDER / name if (FOLDER / name / "config.json").is_file() else None
+
+
+def open_model(name: str, device: str = "cpu") -> tuple[Eyes, bool]:
+    """A model, and whether its weights are trained.
+
+    "clip", "llava" and "qwen2_5_vl" are the testbed's, or where that is not there, tiny ones whose random
+    weights say nothing about a picture. Any other name is a folder or a model on the Hub, see `load_eyes`.
+    """
+    if name not in STAND_INS:
+        return load_eyes(name, device), True
+    folder = shipped_folder(name)
+    if folder is not None:
+        return load_eyes(str(folder), device), True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        eyes = STAND_INS[name]()
+    eyes.model.to(device).eval()
+    return eyes, False
+
+
+def _tokenizer(ending: bool = False) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.WordLevel(TOKEN, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if ending:  # CLIP reads a text at its end
+        end = [("<eos>", TOKEN["<eos>"])]
+        core.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=end)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+def _square() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
+def _clip() -> Eyes:
+    shared = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    ids = {name: TEXT[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    text = dict(shared, **ids, num_attention_heads=4, projection_dim=WIDTH)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=WIDTH))
+    return Eyes(model, _square(), _tokenizer(ending=True))
+
+
+def _llava() -> Eyes:
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION},
+        text_config={"model_type": "llama", **TEXT},
+        image_token_id=TOKEN["<image>"],
+        image_seq_length=(SIDE // PATCH) ** 2,
+    )
+    return Eyes(_spoken(LlavaForConditionalGeneration(config)), _square(), _tokenizer())
+
+
+def _qwen2_5_vl() -> Eyes:
+    vision = dict(
+        depth=LAYERS,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_heads=4,
+        patch_size=PATCH,
+        window_size=8 * PATCH,
+        fullatt_block_indexes=[1, 3],
+        out_hidden_size=WIDTH,
+    )
+    rope = dict(rope_type="default", rope_theta=1e4, mrope_section=[2, 3, 3])
+    names = ("image", "video", "vision_start", "vision_end")
+    ids = {f"{name}_token_id": TOKEN[f"<{name}>"] for name in names}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=dict(TEXT, rope_parameters=rope), **ids)
+    sizes = {"shortest_edge": SIDE**2, "longest_edge": (4 * SIDE) ** 2}
+    processor = Qwen2VLImageProcessor(patch_size=PATCH, merge_size=2, size=sizes)
+    return Eyes(_spoken(Qwen2_5_VLForConditionalGeneration(config)), processor, _tokenizer())
+
+
+def _spoken(model):
+    """So that it says words, however meaningless, and not markers."""
+    model.generation_config.suppress_tokens = [TOKEN[word] for word in SPECIAL if word != "<eos>"]
+    return model
+
+
+STAND_INS = {"clip": _clip, "llava": _llava, "qwen2_5_vl": _qwen2_5_vl}

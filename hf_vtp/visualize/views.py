@@ -1,0 +1,63 @@
+"""What one stage did to the tokens of one image, in the raster of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..stats import VTPStats
+
+GONE = -1  # in View.owner: dropped, here or at an earlier stage
+
+
+@dataclass(frozen=True)
+class View:
+    """One image after one stage; arrays are [frames, rows, columns].
+
+    Attributes:
+        layer: encoder layer after which the stage ran.
+        owner: int, the group a token belongs to (a number from 0 to `num_kept` - 1), or GONE.
+        kept: bool, whether the token is the one that stands for its group.
+        scores: float, NaN for tokens that had left before; None where nothing was to leave.
+        num_kept: tokens left.
+    """
+
+    layer: int
+    owner: np.ndarray
+    kept: np.ndarray
+    scores: np.ndarray | None
+    num_kept: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.owner.size
+
+    @property
+    def absorbing(self) -> np.ndarray:
+        """Per group, whether it holds more than the token that stands for it."""
+        return np.bincount(self.owner[self.owner >= 0], minlength=self.num_kept) > 1
+
+
+def views(stats: VTPStats, image_index: int = 0) -> list[View]:
+    """One View per stage; raises ValueError if there is no such image."""
+    if not 0 <= image_index < len(stats.grids):
+        raise ValueError(f"image_index must be from 0 to {len(stats.grids) - 1}, not {image_index}")
+    grid = tuple(int(n) for n in stats.grids[image_index])
+    count = int(np.prod(grid))
+    owner = np.arange(count)  # the place of a token's group among those that are left
+    left = np.arange(count)  # raster indices of those
+    found = []
+    for stage in stats.stages:
+        assignment = stage.assignment[image_index].cpu().numpy()
+        owner = np.where(owner >= 0, assignment[owner.clip(min=0)], GONE)
+        scores = None
+        if stage.scores[image_index] is not None:
+            scores = np.full(count, np.nan)
+            scores[left] = stage.scores[image_index].float().cpu().numpy()
+            scores = scores.reshape(grid)
+        left = stage.keep_indices[image_index].cpu().numpy()
+        kept = np.zeros(count, dtype=bool)
+        kept[left] = True
+        found.append(View(stage.layer, owner.reshape(grid), kept.reshape(grid), scores, len(left)))
+    return found

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Push the demo as a Space: its page, the package and the testbed's models.
+
+    python scripts/push_demo.py user/hf-vtp-demo
+    python scripts/push_demo.py --to folder          only lay the Space out in a folder
+
+It needs `hf auth login` first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from hf_vtp.measure import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = {"scripts/demo": ".", "hf_vtp": "hf_vtp", "tests/testbed": "tests/testbed"}  # where each goes
+FILES = ("LICENSE", "NOTICE")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = cli.Parser(prog="push_demo.py", description=__doc__.splitlines()[0])
+    p.add_argument("space", nargs="?", metavar="USER/NAME")
+    p.add_argument("--to", metavar="FOLDER", help="lay it out there, and push nothing")
+    p.add_argument("--private", action="store_true")
+    return p
+
+
+def lay_out(folder: Path) -> None:
+    """Everything a Space needs, in `folder`."""
+    for source, target in PARTS.items():
+        if (ROOT / source).is_dir():
+            shutil.copytree(
+                ROOT / source,
+                folder / target,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
+            )
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    if (args.space is None) == (args.to is None):
+        raise cli.UsageError("give either the Space's name, user/name, or --to with a folder")
+    if args.to is not None:
+        folder = Path(args.to)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise cli.UsageError(f"{folder} is there already; give a new folder")
+        lay_out(folder)
+        print(f"wrote {folder}; python {folder / 'app.py'} opens it")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(Path(folder))
+        api = HfApi()
+        try:
+            api.create_repo(
+                args.space, repo_type="space", space_sdk="gradio", private=args.private, exist_ok=True
+            )
+            commit = api.upload_folder(repo_id=args.space, repo_type="space", folder_path=folder)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise cli.UsageError(f"{args.space} cannot be pushed ({cli.first_sentence(error)})") from None
+    print(f"pushed {commit.commit_url}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,194 @@
+"""What the demo does on a click, without a browser and without gradio."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+from hf_vtp.demo import room as rooms
+from hf_vtp.demo.room import UNPRUNED, Room
+from hf_vtp.measure.cli import UsageError
+from hf_vtp.visualize import shipped
+from hf_vtp.visualize.picture import read_picture
+from pictures import REFUSED, TAKEN
+
+pytestmark = pytest.mark.models
+QUESTION = "what is there ?"
+PICTURE = Image.effect_noise((90, 60), 90).convert("RGB")
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(rooms, "ROUNDS", 1)
+    monkeypatch.setattr("hf_vtp.demo.answer.NEW_TOKENS", 4)
+
+
+@pytest.mark.parametrize("model", shipped.STAND_INS)
+def test_a_click_compares_methods_with_the_model_as_it_is(model):
+    room = Room()
+    shown = room.ask(PICTURE, "a red cat, a blue dog", model, ["vtp", "random"], 0.25)
+    assert [row.method for row in shown.rows] == [UNPRUNED, "vtp", "random"] and not shown.trained
+    whole, *pruned = shown.rows
+    assert whole.kept == whole.tokens
+    for row in pruned:
+        assert row.kept == round(0.25 * row.tokens) and row.tokens == whole.tokens
+        assert 0 < row.flops < whole.flops and row.milliseconds > 0 and row.answer
+    assert [picture.size for picture in shown.pictures] == [(448, 299)] * 2
+    assert shown.sheet.width > 2 * 448
+    assert not hasattr(room.models[model][0].model, "_vtp")
+
+
+def test_a_ratio_of_one_says_what_the_model_says():
+    shown = Room().ask(PICTURE, QUESTION, "llava", ["vtp"], 1.0, heat_map=True)
+    assert shown.rows[0].answer == shown.rows[1].answer and shown.rows[1].kept == shown.rows[1].tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(question="  "), "there is nothing to answer; write a question"),
+        (dict(question="a" * 501), "write at most 500"),
+        (dict(question="what is <image> ?"), "must not name the image's placeholder"),
+        (dict(model="clip", question=", ,"), "there is no caption"),
+        (dict(model="clip", methods=["cdpruner"]), "choose one that needs no text"),
+        (dict(methods=[]), "choose 1 to 6 methods, not 0"),
+        (dict(methods=["vtp"] * 7), "choose 1 to 6 methods, not 7"),
+        (dict(methods=["nonsense"]), "unknown method"),
+        (dict(keep_ratio=0.0), "keep_ratio must lie in"),
+        (dict(model=" "), "no model is named"),
+        (dict(model="nobody/nothing"), "is not in the local cache"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_the_room_goes_on(changes, sentence):
+    room = Room()
+    asked = dict(picture=PICTURE, question=QUESTION, model="llava", methods=["random"], keep_ratio=0.5)
+    with pytest.raises(UsageError) as caught:
+        room.ask(**asked | changes)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert room.ask(**asked).rows[1].kept == 72
+
+
+def test_two_visitors_do_not_see_each_others_pruning():
+    """Many at once, each with a method and a ratio of their own: everyone gets what one alone gets."""
+    room = Room()
+    asked = [(method, ratio) for method in ("random", "uniform") for ratio in (0.1, 0.5, 0.9)]
+    alone = {a: room.ask(PICTURE, QUESTION, "llava", [a[0]], a[1]) for a in asked}
+    found, problems = {}, []
+
+    def visit(a):
+        try:
+            found[a] = room.ask(PICTURE, QUESTION, "llava", [a[0]], a[1])
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=visit, args=(a,)) for a in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    for a in asked:
+        ours, theirs = (
+            [(row.kept, row.flops, row.answer) for row in shown[a].rows] for shown in (alone, found)
+        )
+        assert ours == theirs
+        assert alone[a].pictures[0].tobytes() == found[a].pictures[0].tobytes()
+
+
+def test_a_visitor_leaves_the_model_as_it_was():
+    room = Room()
+    room.ask(PICTURE, QUESTION, "llava", ["random"], 0.5)
+    model = room.models["llava"][0].model
+    before = copy.deepcopy(model.state_dict())
+    room.ask(PICTURE, QUESTION, "llava", ["vtp"], 0.5)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+
+
+def test_few_models_stay_in_memory(monkeypatch):
+    monkeypatch.setattr(rooms, "MOST_MODELS", 1)
+    room = Room()
+    for model in ("clip", "llava"):
+        room.ask(PICTURE, QUESTION, model, ["random"], 0.5)
+    assert list(room.models) == ["llava"]
+
+
+def test_large_pictures_are_reduced_for_the_model():
+    picture = Image.new("RGB", (4000, 3000))
+    shown = Room().ask(picture, QUESTION, "qwen2_5_vl", ["random"], 0.5)
+    assert shown.rows[0].tokens < 700 and picture.size == (4000, 3000)
+
+
+@pytest.mark.parametrize("make", TAKEN, ids=lambda make: make.__name__)
+def test_odd_uploads_are_answered(make, tmp_path):
+    assert Room().ask(read_picture(make(tmp_path)), QUESTION, "llava", ["random"], 0.5).rows[1].kept == 72
+
+
+@pytest.fixture
+def page():
+    """scripts/demo/app.py; its page is not opened."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    import importlib.util
+    from pathlib import Path
+
+    file = Path(__file__).resolve().parent.parent / "scripts" / "demo" / "app.py"
+    spec = importlib.util.spec_from_file_location("hf_vtp_demo_app", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_bad_uploads_are_a_sentence_in_the_page(page, words, tmp_path):
+    path = str(REFUSED[words](tmp_path))
+    shown, problem = page.choose(page.OWN, path)
+    assert shown is None
+    assert words.split(";")[0] in problem.replace("\\", "") and "\n" not in problem
+    for upload, said in ((path, problem), (None, "There is no picture to look at")):
+        said_then, numbers, pictures, _, _ = page.click(
+            Room(), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
+        )
+        assert said in said_then and numbers == "" and pictures == []
+
+
+def test_the_page_escapes_what_models_and_files_say(page):
+    rows = [rooms.Row(UNPRUNED, 4, 4, 10, 1.0, "<script>alert(1)</script>")]
+    assert "<script>" not in page.table(rows) and "&lt;script&gt;" in page.table(rows)
+    shown = page.sentence(UsageError("<img src=x> [a](http://b) is no image"))
+    assert "<img" not in shown and "[a](" not in shown
+
+
+def test_a_space_is_laid_out_whole(tmp_path, capsys):
+    """What is pushed runs by itself: its package comes from the folder, and every import is there."""
+    import importlib.util
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    script = Path(__file__).resolve().parent.parent / "scripts" / "push_demo.py"
+    spec = importlib.util.spec_from_file_location("push_demo", script)
+    push_demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(push_demo)
+    push_demo.main(["--to", str(tmp_path / "space")])
+    space = tmp_path / "space"
+    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "samples", "hf_vtp"):
+        assert (space / name).exists(), name
+    metadata = (space / "README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
+    others = [
+        path
+        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if "hf_vtp" not in os.listdir(path or ".")
+    ]
+    code = "import app, hf_vtp; from hf_vtp.demo.room import Room; app.build(Room()); print(hf_vtp.__file__)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1].startswith(str(space))
