@@ -72,7 +72,9 @@ class VisionSide:
 
     def size(self, case: Case) -> int:
         """Side of its images in tokens."""
-        return nearest_grid(self.side, self.side, case.keep_ratio)[0] if case.method == DOWNSAMPLE else self.side
+        return (
+            nearest_grid(self.side, self.side, case.keep_ratio)[0] if case.method == DOWNSAMPLE else self.side
+        )
 
     def _pixels(self, images: list[Image.Image], side: int) -> Tensor:
         told = {} if side == self.side else smaller(self.processor, side * self.model.config.patch_size)

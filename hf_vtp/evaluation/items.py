@@ -14,6 +14,7 @@ from ..measure.decode import BROKEN, upright_rgb
 from ..measure.image_dataset import image_column, load_split, open_image, undecoded
 
 CAPTIONS = ("captions", "caption", "text", "sentences")  # columns of these names hold captions
+EVERYTHING = 1 << 62  # more rows than any dataset has
 LABELS = ("label", "labels", "class", "fine_label")
 
 
@@ -39,9 +40,13 @@ class ImageData:
     captions: str | None
     classes: list[str]
 
-    def __len__(self) -> int | None:
-        """How many items there will be at most."""
-        return min(self.limit, len(self.rows)) if hasattr(self.rows, "__len__") else self.limit
+    def num_batches(self, size: int) -> int | None:
+        """How many batches there will be; None where the stream does not say."""
+        try:
+            rows = min(self.limit, len(self.rows))
+        except TypeError:
+            rows = self.limit
+        return None if rows == EVERYTHING else -(-rows // size)
 
     def __iter__(self) -> Iterator[Item]:
         places = {name: i for i, name in enumerate(self.classes)}
@@ -59,7 +64,7 @@ class ImageData:
 def open_images(
     source: str,
     split: str = "",
-    limit: int = 1 << 62,
+    limit: int = EVERYTHING,
     label: str | None = None,
     captions: str | None = None,
     classes: list[str] | None = None,
@@ -71,7 +76,9 @@ def open_images(
     """
     path = Path(source).expanduser()
     if not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
-        raise UsageError(f"there is no folder {source}; give a folder, a file or a dataset's name with --data")
+        raise UsageError(
+            f"there is no folder {source}; give a folder, a file or a dataset's name with --data"
+        )
     loaded = undecoded(load_split(source, path, split))
     image, first = image_column(loaded, source)
     for asked in filter(None, (label, captions)):

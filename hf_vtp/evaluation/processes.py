@@ -55,12 +55,14 @@ class Processes:
         return sorted(gather_object(own) if self.num > 1 else own, key=key)
 
     def agree(self, call: Callable[[], T]) -> T:
-        """`call()` in every process; where one of them raises UsageError all do, so that none waits."""
+        """`call()` in every process; where one raises UsageError all end, so that none waits."""
         try:
             result, problem = call(), None
         except cli.UsageError as error:
             result, problem = None, str(error)
         problems = [p for p in (gather_object([problem]) if self.num > 1 else [problem]) if p is not None]
+        if problems and not self.main:
+            raise SystemExit(2)  # the main process says why
         if problems:
             raise cli.UsageError(problems[0])
         return result

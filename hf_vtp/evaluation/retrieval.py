@@ -58,7 +58,9 @@ def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
 
 def parted(result: dict) -> tuple[dict, dict]:
     """A metric's numbers, and the scores of its items by the name of the number."""
-    items = {name.removesuffix("_items"): scores for name, scores in result.items() if name.endswith("_items")}
+    items = {
+        name.removesuffix("_items"): scores for name, scores in result.items() if name.endswith("_items")
+    }
     return {name: value for name, value in result.items() if not name.endswith("_items")}, items
 
 

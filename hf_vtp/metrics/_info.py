@@ -7,7 +7,9 @@ import datasets
 import evaluate
 
 ARTICLES = {"a", "an", "the"}
-DIGITS = {word: str(i) for i, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+DIGITS = {
+    word: str(i) for i, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
 DIGITS["none"] = "0"
 PUNCTUATION = re.escape(string.punctuation.replace("'", ""))
 # a point or comma between digits belongs to a number, and an apostrophe to its word

@@ -10,7 +10,9 @@ class Lossyness(evaluate.Metric):
     """Predictions: every item's score when pruned; references: its score unpruned. Below 0 is a gain."""
 
     def _info(self):
-        return info("1 - pruned accuracy / baseline accuracy; None where the baseline is 0.", "number", "number")
+        return info(
+            "1 - pruned accuracy / baseline accuracy; None where the baseline is 0.", "number", "number"
+        )
 
     def _compute(self, predictions, references):
         baseline = float(np.mean(references))

@@ -1,0 +1,204 @@
+"""scripts/eval_clip.py from its arguments to its result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..measure import cli
+from ..measure import clip as bench
+from ..measure.cli import UsageError
+from . import retrieval
+from .cases import Case, check
+from .clip import PROMPTS, TextSide, VisionSide
+from .items import EVERYTHING, ImageData, decoded, open_images
+from .rows import Quality
+from .script import Run, columns, parser
+from .work import measure_work
+
+RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in retrieval.RECALL_AT)
+COSINES = ("cosine_mean", "cosine_p5", "cosine_min")
+
+
+def options(prog: str, doc: str):
+    p = parser(prog, doc)
+    p.add_argument("--data", required=True, help="a folder, file or dataset of images, labelled or captioned")
+    p.add_argument("--num-images", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
+    p.add_argument("--label-column", help="default: the one of class labels")
+    p.add_argument("--caption-column", help="default: captions, caption, text or sentences")
+    p.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line, where the data has none"
+    )
+    p.add_argument(
+        "--prompts", metavar="FILE", help="texts with {} for the class, one a line; their mean counts"
+    )
+    p.add_argument("--batch-size", type=cli.count, default=32)
+    return p
+
+
+def main(argv: list[str], prog: str, doc: str) -> None:
+    args = options(prog, doc).parse_args(argv)
+    run = Run(args, argv)
+    try:
+        evaluate(run)
+    finally:
+        run.processes.close()
+
+
+@torch.inference_mode()
+def evaluate(run: Run) -> None:
+    args, processes = run.args, run.processes
+    prompts = lines(args.prompts, "--prompts") or list(PROMPTS)
+    if any("{}" not in prompt for prompt in prompts):
+        raise UsageError("every line of --prompts needs {} where the class goes")
+    dtype = cli.DTYPES[run.dtype]
+    data = processes.agree(
+        lambda: open_images(
+            args.data,
+            args.split,
+            args.num_images,
+            args.label_column,
+            args.caption_column,
+            lines(args.classes, "--classes"),
+        )
+    )
+    model = bench.load_model(args.model, args.weights, dtype, None, run.device)
+    check(model, run.cases)
+    vision = VisionSide(model, bench.image_processor(args.model, args.weights, model.config.image_size))
+    wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
+    if not run.trained:
+        found, skipped, classes, count = None, [], None, 0
+    else:
+        text = TextSide(args.model, dtype, run.device) if wanted else None
+        classes = text.classes(data.classes, prompts).cpu() if data.label else None
+        done, skipped = embed_all(run, vision, text, data)
+        count = len(done)
+        found = processes.on_main(lambda: score(run.cases, done, classes))
+    work = processes.on_main(lambda: measure(run, vision, data))
+    if not processes.main:
+        return
+    for row in work.values():
+        row["total_tokens"] = vision.side**2
+    metrics = [
+        name for name in ("top_1", "top_5", *RECALLS) if found and name in next(iter(found.values())).values
+    ]
+    about = {"evaluation": "clip", "data": data.source, "tasks": wanted, "num_items": count}
+    about |= {
+        "num_skipped": len(skipped),
+        "num_classes": len(data.classes),
+        "prompts": prompts if data.label else [],
+    }
+    about |= {"batch_size": args.batch_size}
+    first = metrics or (["cosine_mean"] if found else [])
+    run.finish(
+        about,
+        found,
+        work,
+        first,
+        columns(first, "image", COSINES if metrics else COSINES[1:]),
+        "images_per_s",
+    )
+
+
+def embed_all(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list[int]]:
+    """(index, label, embeddings by case, tokens kept by case, captions' embeddings) of every image, in order.
+
+    The data is read once: each batch runs through every case. Broken images are passed over; their numbers
+    come second.
+    """
+    own, broken = run.processes.agree(lambda: embed_own(run, vision, text, data))
+    done = run.processes.gather(own, key=lambda one: one[0])
+    broken = run.processes.gather(broken, key=int)
+    if not done:
+        raise UsageError(f"no image is left of {data.source}")
+    if run.processes.main:
+        for index in broken:
+            print(f"skipped row {index}: the image is broken", file=sys.stderr)
+    return done, broken
+
+
+def embed_own(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list]:
+    """What this process has a share in, unordered, and the numbers of its broken images."""
+    own, broken, hidden = [], [], None if run.processes.main else True
+    with tqdm(total=data.num_batches(run.args.batch_size), disable=hidden, leave=False) as bar:
+        for number, batch in run.processes.mine(data, run.args.batch_size):
+            images = [(item, decoded(item)) for item in batch]
+            broken += [item.index for item, image in images if image is None]
+            good = [(item, image) for item, image in images if image is not None]
+            if good:
+                own += one_batch(run.cases, vision, text if data.captions else None, good)
+            bar.update(number + 1 - bar.n)
+    return own, broken
+
+
+def one_batch(cases: list[Case], vision: VisionSide, text: TextSide | None, good: list) -> list[tuple]:
+    pixels = vision.pixels([image for _, image in good], cases)
+    embeds = {case.name: vision.embed(case, pixels) for case in cases}
+    captions: list = [None] * len(good)
+    if text is not None:
+        counts = [len(item.captions) for item, _ in good]
+        if 0 in counts:
+            raise UsageError(f"row {good[counts.index(0)][0].index} has no caption")
+        captions = text([caption for item, _ in good for caption in item.captions]).cpu().split(counts)
+    return [
+        (
+            item.index,
+            item.label,
+            # clones: a view is sent with all of its batch
+            {name: x[i].clone() for name, (x, _) in embeds.items()},
+            {name: kept[i] for name, (_, kept) in embeds.items()},
+            None if captions[i] is None else captions[i].clone(),
+        )
+        for i, (item, _) in enumerate(good)
+    ]
+
+
+def score(cases: list[Case], done: list[tuple], classes: torch.Tensor | None) -> dict[str, Quality]:
+    """The metrics of every case; the first is the unpruned model, which cosines refer to."""
+    found, reference = {}, None
+    _, labels, embeds, kept, captions = zip(*done, strict=True)
+    for case in cases:
+        images = torch.stack([each[case.name] for each in embeds])
+        reference = images if reference is None else reference
+        parts = [retrieval.cosine(images, reference)]
+        if classes is not None:
+            parts.append(retrieval.zero_shot(images, classes, list(labels)))
+        if captions[0] is not None:
+            owner = [i for i, own in enumerate(captions) for _ in own]
+            parts.append(retrieval.retrieval(images, torch.cat(captions), owner))
+        values = {name: value for part, _ in parts for name, value in part.items()}
+        items = {name: scores for _, part in parts for name, scores in part.items()}
+        found[case.name] = Quality(values, items, [each[case.name] for each in kept])
+    return found
+
+
+def measure(run: Run, vision: VisionSide, data: ImageData) -> dict[tuple, dict]:
+    """Time and FLOPs on the first batch."""
+    images = []
+    for item in data:
+        images += filter(None, [decoded(item)])
+        if len(images) == run.args.batch_size:
+            break
+    pixels = vision.pixels(images, run.cases)
+
+    def forward(case: Case):
+        return vision.forward(case, pixels)
+
+    told = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
+    return measure_work(vision.model, run.cases, forward, forward, **told)
+
+
+def lines(path: str | None, option: str) -> list[str] | None:
+    """The lines of a file that are not empty, None without one."""
+    if path is None:
+        return None
+    try:
+        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option} {path} cannot be read: {cli.first_sentence(error)}") from None
+    if not found:
+        raise UsageError(f"{option} {path} is empty; give one a line")
+    return found
