@@ -4,8 +4,8 @@
     python scripts/eval_clip.py --model openai/clip-vit-base-patch16 --data photos/ --layer 1 5
     accelerate launch --multi_gpu --num_processes 2 scripts/eval_clip.py --model folder/ --data test.parquet
 
-The data is any dataset of `datasets` with images and class labels (zero-shot) or captions (retrieval): a folder,
-a .parquet or .arrow file, a name on the Hub. The last line of stdout is the result as one JSON object.
+The data is any dataset of `datasets` with images and class labels (zero-shot) or captions (retrieval): a
+folder, a .parquet or .arrow file, a name on the Hub. The last line of stdout is the result as JSON.
 """
 
 from __future__ import annotations

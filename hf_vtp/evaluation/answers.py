@@ -30,7 +30,7 @@ def chosen(asked: Sequence[str] | None, questions: Sequence[Question], has_encod
 def score(
     said: list[str], questions: Sequence[Question], names: Sequence[str], encode: Callable | None
 ) -> tuple[dict, dict]:
-    """The metrics' numbers, and the scores of every question by the number's name; None without an encoder."""
+    """The metrics' numbers, and every question's scores by the number's name; None without an encoder."""
     values, items = {}, {}
     for name in names:
         if name == "caption_cosine":

@@ -93,7 +93,7 @@ def applied(model: nn.Module, case: Case) -> Iterator[nn.Module]:
 
 
 def check(model: nn.Module, cases: list[Case]) -> None:
-    """Raise UsageError if the model cannot be pruned as one of the cases says, before anything is measured."""
+    """Raise UsageError if the model cannot be pruned as one of the cases says."""
     for case in cases:
         try:
             with applied(model, case):

@@ -12,9 +12,9 @@ from .rows import Quality, by_row, mean_items
 
 CONFIDENCE = 0.95
 HOW = (
-    "Student's interval of the mean of the items' paired differences (scipy.stats.ttest_1samp), 95 %; of random "
-    "methods an item's score is the mean over the seeds. The best floor is chosen by these very items, which "
-    "favours the floor"
+    "95 % intervals of Student's t for the mean of the items' paired differences (scipy.stats.ttest_1samp); "
+    "of random methods an item's score is the mean over the seeds. The best floor is chosen by these very "
+    "items, which favours the floor"
 )
 
 

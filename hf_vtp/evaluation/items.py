@@ -115,6 +115,6 @@ def _classes(data: ImageData, first: dict) -> list[str]:
     """The names that stand in the label column, in alphabetical order."""
     if not isinstance(first[data.label], str):
         raise UsageError(
-            f"the labels of {data.source} are numbers without names; give a file with one name a line as --classes"
+            f"the labels of {data.source} are numbers without names; give a file of names as --classes"
         )
     return sorted({row[data.label] for row in data.rows.select_columns([data.label]).take(data.limit)})

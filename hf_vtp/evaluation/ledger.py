@@ -1,4 +1,4 @@
-"""Predictions on disk, a line each as soon as there is one: a run that was killed goes on where it stopped."""
+"""Predictions on disk, each as soon as there is one: a run that was killed goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = tuple[str, str]  # case, question
 
 
 class Ledger:
-    """A JSONL file: a first line says which run it belongs to, each other what one case answered to a question.
+    """A JSONL file: the first line says which run it belongs to, each other what a case answered once.
 
     Every process but the first writes to a file of its own beside it, which `merge` takes in.
     """

@@ -19,8 +19,8 @@ from ..measure import cli
 
 T = TypeVar("T")
 STARTED_ONE = (
-    "accelerate was asked for several processes and started one, as it does with --cpu; write accelerate launch "
-    "--multi_gpu --num_processes N, which is right on CPUs too"
+    "accelerate was asked for several processes and started one, as it does with --cpu; write accelerate "
+    "launch --multi_gpu --num_processes N, which is right on CPUs too"
 )
 
 

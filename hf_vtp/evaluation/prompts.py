@@ -35,7 +35,9 @@ class Prompter:
         self.family = FAMILIES.get(config.model_type)
         if self.family is None:
             known = ", ".join(FAMILIES)
-            raise UsageError(f"no prompts are known for model_type {config.model_type!r}; choose from {known}")
+            raise UsageError(
+                f"no prompts are known for model_type {config.model_type!r}; choose from {known}"
+            )
         try:
             self.processor = load(name, self.family.processor.from_pretrained, INSTEAD)
         except ImportError as error:
@@ -44,8 +46,8 @@ class Prompter:
         places = self.text("?").count(self.image_token) if self.image_token else 0
         if places != 1:
             raise UsageError(
-                f"the prompt of {name} has {places} places for an image, not one; give --prompt with {{image}} and "
-                "{question} as the model was trained with"
+                f"the prompt of {name} has {places} places for an image, not one; give --prompt with {{image}} "
+                "and {question} as the model was trained with"
             )
 
     def text(self, question: str) -> str:
@@ -58,7 +60,9 @@ class Prompter:
         try:
             return self.tokenizer.apply_chat_template([{"role": "user", "content": content}], **told)
         except Exception as error:  # whatever a template that takes no images may raise
-            raise UsageError(f"the chat template cannot be used ({first_sentence(error)}); give --prompt") from None
+            raise UsageError(
+                f"the chat template cannot be used ({first_sentence(error)}); give --prompt"
+            ) from None
 
     def __call__(
         self, images: Sequence[Image.Image], questions: Sequence[str], keep_ratio: float | None = None
@@ -79,10 +83,14 @@ class Prompter:
 class Llava:
     """Square images; placeholders by the tower's patches."""
 
-    processor = CLIPImageProcessor  # of the towers that can be pruned; the Auto class of 5.12 needs torchvision
+    processor = (
+        CLIPImageProcessor  # of the towers that can be pruned; the Auto class of 5.12 needs torchvision
+    )
 
     @staticmethod
-    def pixels(processor, config, images: Sequence[Image.Image], keep_ratio: float | None) -> tuple[dict, list]:
+    def pixels(
+        processor, config, images: Sequence[Image.Image], keep_ratio: float | None
+    ) -> tuple[dict, list]:
         patch, told = config.vision_config.patch_size, {}
         if keep_ratio is not None:
             side = config.vision_config.image_size // patch
@@ -99,7 +107,7 @@ class Llava:
     @staticmethod
     @contextmanager
     def any_size(model) -> Iterator[None]:
-        """Let the tower take images of another size than it was trained on, its position embeddings stretched."""
+        """Let the tower take images of another size, its position embeddings stretched."""
 
         def stretch(module, args, kwargs):
             return args, {**kwargs, "interpolate_pos_encoding": True}
@@ -117,7 +125,9 @@ class Qwen:
     processor = AutoImageProcessor
 
     @staticmethod
-    def pixels(processor, config, images: Sequence[Image.Image], keep_ratio: float | None) -> tuple[dict, list]:
+    def pixels(
+        processor, config, images: Sequence[Image.Image], keep_ratio: float | None
+    ) -> tuple[dict, list]:
         merge = config.vision_config.spatial_merge_size
         media = processor(images=list(images), return_tensors="pt")
         if keep_ratio is not None:
@@ -146,7 +156,10 @@ FAMILIES = {"llava": Llava, "qwen2_5_vl": Qwen, "qwen2_vl": Qwen}
 def _chat_template(name: str, tokenizer) -> str | None:
     """The processor's chat template, which lies in a file of its own, or else the tokenizer's."""
     for file in ("chat_template.jinja", "chat_template.json"):
-        told = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        told = {
+            "_raise_exceptions_for_missing_entries": False,
+            "_raise_exceptions_for_connection_errors": False,
+        }
         path = cached_file(name, file, **told)
         if path is not None:
             text = Path(path).read_text(encoding="utf-8")

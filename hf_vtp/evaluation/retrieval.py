@@ -30,7 +30,7 @@ def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict,
 
 
 def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict, dict]:
-    """Recall both ways; `owner[j]` is the image of caption j. An image's score is the mean of its captions'."""
+    """Recall both ways; `owner[j]` is the image of caption j. An image scores as its captions do by mean."""
     metric, result, items = metrics.load("recall_at_k"), {}, {}
     own: list[list[int]] = [[] for _ in images]
     for caption, image in enumerate(owner):

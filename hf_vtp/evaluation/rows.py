@@ -45,7 +45,7 @@ def make_rows(
     work: dict[tuple, dict],
     accuracies: Sequence[str],
 ) -> list[dict]:
-    """One row for each method, ratio and layer: the mean over its seeds (of minima the minimum), their deviation.
+    """One row for each method, ratio and layer: the mean over its seeds (of minima the least).
 
     `found` is by the case's name, None where nothing was trained; `work` by row; `accuracies` are the metrics
     that lossyness is given of.
@@ -58,7 +58,7 @@ def make_rows(
             rows.append({**row, "seed_std": None})
             continue
         qualities = [found[case.name] for case in same]
-        row["kept_tokens"] = _plain(np.mean([q.kept for q in qualities]))
+        row["kept_tokens"] = mean_count([n for q in qualities for n in q.kept])
         for name in qualities[0].values:
             over = [q.values[name] for q in qualities]
             row[name] = None if over[0] is None else float((np.min if "min" in name else np.mean)(over))
@@ -74,5 +74,7 @@ def make_rows(
     return rows
 
 
-def _plain(number: float) -> int | float:
-    return int(number) if float(number).is_integer() else round(float(number), 1)
+def mean_count(counts: Sequence[int]) -> int | float:
+    """The mean of numbers of tokens: whole where it is, else to one place."""
+    mean = sum(counts) / len(counts)
+    return int(mean) if mean.is_integer() else round(mean, 1)

@@ -15,6 +15,7 @@ from .items import EVERYTHING, decoded
 from .ledger import Ledger
 from .prompts import Prompter
 from .questions import Question, read_questions
+from .rows import mean_count
 from .script import Run, columns, parser
 from .vlm import Answerer, TextEncoder, load_model
 from .work import measure_work
@@ -26,7 +27,9 @@ BESIDE = {"pope": ("pope_f1", "pope_yes")}
 def options(prog: str, doc: str):
     p = parser(prog, doc)
     p.add_argument("--data", required=True, help="a .jsonl file with its images beside it, or a dataset")
-    p.add_argument("--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
+    p.add_argument(
+        "--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all"
+    )
     p.add_argument("--metric", nargs="+", choices=METRICS, help="default: all that the answers allow")
     p.add_argument("--text-encoder", help="a CLIP or another text encoder, for caption_cosine")
     p.add_argument("--prompt", help="with {image} and {question}; default: the checkpoint's chat template")
@@ -59,22 +62,19 @@ def evaluate(run: Run) -> None:
     model = load_model(args.model, args.weights, cli.DTYPES[run.dtype], run.device)
     check(model, run.cases)
     prompt = args.prompt and args.prompt.replace("\\n", "\n")
-    answerer = Answerer(model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens)
+    answerer = Answerer(
+        model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens
+    )
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
     ledger = Ledger(cli.writable(args.predictions), identity(run), processes.index)
     processes.on_main(ledger.merge)
     done = ledger.read()
-    for question in questions:
-        same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
-        if any(row["question"] != question.text for row in same):
-            raise UsageError(
-                f"{args.predictions} holds another question {question.id}; give another name with --predictions"
-            )
-    resumed = len(done)
+    resumed = already(run, questions, done)
     broken = processes.agree(lambda: ask_own(run, answerer, questions, ledger, done))
     ledger.close()
-    broken = processes.gather(broken, key=lambda question: question.index)
-    questions = [question for question in questions if question not in broken]
+    broken = processes.gather([question.index for question in broken], key=int)
+    skipped = [question.id for question in questions if question.index in broken]
+    questions = [question for question in questions if question.index not in broken]
     if not questions:
         raise UsageError(f"no image is left of {args.data}")
     order = [(case.name, question.id) for case in run.cases for question in questions]
@@ -82,15 +82,20 @@ def evaluate(run: Run) -> None:
     work = processes.on_main(lambda: measure(run, answerer, questions))
     if not processes.main:
         return
-    for question in broken:
-        print(f"skipped question {question.id}: the image is broken", file=sys.stderr)
+    for name in skipped:
+        print(f"skipped question {name}: the image is broken", file=sys.stderr)
     whole = [done[run.cases[0].name, question.id]["total_tokens"] for question in questions]
     for row in work.values():
-        row["total_tokens"] = round(sum(whole) / len(whole), 1)
+        row["total_tokens"] = mean_count(whole)
     found = qualities(run.cases, done, questions, names, encode) if run.trained else None
     metrics = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
-    about = {"evaluation": "vlm", "data": args.data, "num_items": len(questions), "num_skipped": len(broken)}
-    about |= {"num_resumed": resumed, "predictions": args.predictions, "metrics": names, "prompt": args.prompt}
+    about = {"evaluation": "vlm", "data": args.data, "num_items": len(questions), "num_skipped": len(skipped)}
+    about |= {
+        "num_resumed": resumed,
+        "predictions": args.predictions,
+        "metrics": names,
+        "prompt": args.prompt,
+    }
     about |= {"instruction": args.instruction, "max_new_tokens": args.max_new_tokens}
     about |= {"text_encoder": args.text_encoder, "batch_size": args.batch_size}
     further = [other for name in names for other in BESIDE.get(name, ())]
@@ -99,17 +104,39 @@ def evaluate(run: Run) -> None:
     run.finish(about, found, work, metrics, shown, "questions_per_s")
 
 
+def already(run: Run, questions: list[Question], done: dict) -> int:
+    """How many answers of this run are there; raises UsageError if they are to other questions."""
+    count = 0
+    for question in questions:
+        same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
+        if any(row["question"] != question.text for row in same):
+            told = f"{run.args.predictions} holds another question with the id {question.id}"
+            raise UsageError(f"{told}; give another name with --predictions")
+        count += len(same)
+    return count
+
+
 def identity(run: Run) -> dict:
     """What two runs must share for one to go on with the other's answers."""
     args = run.args
-    names = ("model", "weights", "data", "split", "prompt", "instruction", "max_new_tokens", "positions", "seed")
+    names = (
+        "model",
+        "weights",
+        "data",
+        "split",
+        "prompt",
+        "instruction",
+        "max_new_tokens",
+        "positions",
+        "seed",
+    )
     return {**{name: getattr(args, name) for name in names}, "dtype": run.dtype}
 
 
 def ask_own(
     run: Run, answerer: Answerer, questions: list[Question], ledger: Ledger, done: dict
 ) -> list[Question]:
-    """Ask every case what it has not answered of this process's batches; returns those with a broken image."""
+    """Ask every case what it has not answered of this process's batches; returns what has a broken image."""
     broken, hidden = [], None if run.processes.main else True
     with tqdm(total=len(questions) * len(run.cases), disable=hidden, leave=False) as bar:
         for number, batch in run.processes.mine(questions, run.args.batch_size):

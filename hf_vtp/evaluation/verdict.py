@@ -12,7 +12,7 @@ def verdict(title: str, rows: list[dict], compared: list[dict], metrics: Sequenc
     """The text that stands beside a table."""
     lines = [title, "=" * len(title.splitlines()[-1]), ""]
     few = min((row["num_items"] for row in compared), default=0)
-    lines += [f"{few} items in each comparison. Intervals: {HOW}.", ""]
+    lines += [f"{few} items in each comparison. {HOW}.", ""]
     if 0 < few < 2000:
         lines += ["Fewer than 2,000 items: differences this table calls neither may be real.", ""]
     for metric in metrics:
@@ -41,7 +41,8 @@ def _record(method: str, own: list[dict]) -> list[str]:
     lines = [f"{method} against the best floor of each cell:"]
     for outcome in ("wins", "loses", "neither"):
         cells = [
-            f"keep {row['keep_ratio']:g} layer {row['layer']} ({row['best_floor']}: {row['difference']:+.4f}, "
+            f"keep {row['keep_ratio']:g} layer {row['layer']} "
+            f"({row['best_floor']}: {row['difference']:+.4f}, "
             f"{row['low']:+.4f} to {row['high']:+.4f})"
             for row in own
             if row["outcome"] == outcome

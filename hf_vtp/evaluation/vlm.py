@@ -88,7 +88,9 @@ class TextEncoder:
         config = load(name, AutoConfig.from_pretrained, INSTEAD)
         self.is_clip = config.model_type in ("clip", "clip_text_model")
         model = CLIPTextModelWithProjection if self.is_clip else AutoModel
-        self.model = load(name, partial(model.from_pretrained, dtype=torch.float32), INSTEAD).to(device).eval()
+        self.model = (
+            load(name, partial(model.from_pretrained, dtype=torch.float32), INSTEAD).to(device).eval()
+        )
         self.tokenizer = load(name, AutoTokenizer.from_pretrained, INSTEAD)
         self.longest = getattr(config.get_text_config(), "max_position_embeddings", None)
 
