@@ -46,8 +46,8 @@ class Prompter:
         places = self.text("?").count(self.image_token) if self.image_token else 0
         if places != 1:
             raise UsageError(
-                f"the prompt of {name} has {places} places for an image, not one; give --prompt with {{image}} "
-                "and {question} as the model was trained with"
+                f"the prompt of {name} has {places} places for an image, not one; give --prompt with "
+                "{image} and {question} as the model was trained with"
             )
 
     def text(self, question: str) -> str:
