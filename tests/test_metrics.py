@@ -23,18 +23,18 @@ def test_there_are_all_and_no_other():
         metrics.load("bleu")
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
-def test_the_module_loads_from_its_path_in_a_process_without_network(name):
-    """`evaluate.load` of the file, with sockets that cannot be opened."""
+def test_the_modules_load_from_their_paths_in_a_process_without_network():
+    """`evaluate.load` of each file, with sockets that cannot be opened."""
     code = (
         "import socket\n"
         "def refuse(*args, **kwargs): raise AssertionError('the network was asked')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        f"import evaluate; print(evaluate.load({str(metrics.FOLDER / f'{name}.py')!r}).name)"
+        "import evaluate\n"
+        f"for name in {metrics.NAMES}: print(evaluate.load(f'{metrics.FOLDER}/{{name}}.py').name)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [name]
+    assert done.stdout.split() == metrics.NAMES
 
 
 def test_no_module_imports_two_things_on_one_line():

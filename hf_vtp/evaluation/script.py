@@ -73,7 +73,7 @@ class Run:
         self.cases = make_cases(
             cli.unique(args.method), cli.unique(args.keep_ratio), layers, args.seeds, args.positions
         )
-        cli.require("rich", *(["matplotlib"] if args.plot else []))
+        cli.require("rich", "scikit-learn", *(["matplotlib"] if args.plot else []))
         self.files = {
             "json": cli.writable(args.json),
             "plot": cli.writable(args.plot, *plot.SUFFIXES),
