@@ -41,22 +41,18 @@ def mean_items(qualities: Sequence[Quality]) -> dict[str, np.ndarray]:
 
 def make_rows(
     cases: Sequence[Case],
-    found: dict[str, Quality] | None,
+    found: dict[str, Quality],
     work: dict[tuple, dict],
     accuracies: Sequence[str],
 ) -> list[dict]:
     """One row for each method, ratio and layer: the mean over its seeds (of minima the least).
 
-    `found` is by the case's name, None where nothing was trained; `work` by row; `accuracies` are the metrics
-    that lossyness is given of.
+    `found` is by the case's name, `work` by row; `accuracies` are the metrics that lossyness is given of.
     """
     rows, whole = [], None
     for key, same in by_row(cases).items():
         row = dict(zip(("method", "keep_ratio", "layer"), key, strict=True))
         row |= {"num_seeds": len(same), **work[key]}
-        if found is None:
-            rows.append({**row, "seed_std": None})
-            continue
         qualities = [found[case.name] for case in same]
         row["kept_tokens"] = mean_count([n for q in qualities for n in q.kept])
         for name in qualities[0].values:

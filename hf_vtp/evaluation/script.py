@@ -73,6 +73,8 @@ class Run:
         self.cases = make_cases(
             cli.unique(args.method), cli.unique(args.keep_ratio), layers, args.seeds, args.positions
         )
+        if args.plot and not self.trained:
+            raise cli.UsageError("--plot draws quality, of which random weights have none; leave it out")
         cli.require("rich", "scikit-learn", *(["matplotlib"] if args.plot else []))
         self.files = {
             "json": cli.writable(args.json),
@@ -94,7 +96,7 @@ class Run:
     def finish(
         self,
         about: dict,
-        found: dict[str, Quality] | None,
+        found: dict[str, Quality],
         work: dict[tuple, dict],
         metrics: Sequence[str],
         columns: Sequence[report.Column],
@@ -103,7 +105,7 @@ class Run:
         """Print and write everything; in the main process. `metrics` are compared, the first is drawn."""
         args = self.args
         rows = make_rows(self.cases, found, work, metrics)
-        compared = compare(self.cases, found) if found else []
+        compared = compare(self.cases, found)
         result = {
             **about,
             "command": self.command,
@@ -121,14 +123,12 @@ class Run:
             "comparisons": compared,
         }
         title = f"{args.model} ({args.weights} weights) on {about['data']}, {about['num_items']} items"
-        words = (
-            verdict(title, rows, compared, metrics) if found else f"{title}\n\nrandom weights: no quality\n"
-        )
+        words = verdict(title, rows, compared, metrics)
         several = f"{self.processes.num} process{'es' if self.processes.num > 1 else ''}"
         notes = [f"{several}; what is random: the mean of {args.seeds} seeds."]
         report.print_table(title, columns, rows, notes, ("keep_ratio", "layer"))
         print(words)
-        if self.files["plot"] and found:
+        if self.files["plot"] and metrics:
             pareto.plot(self.files["plot"], title, rows, metrics[0], speed)
         if self.files["verdict"]:
             with replacing(self.files["verdict"]) as path:

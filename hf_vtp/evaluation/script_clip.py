@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from ..measure import cli
@@ -44,6 +46,7 @@ def main(argv: list[str], prog: str, doc: str) -> None:
     run = Run(args, argv)
     try:
         evaluate(run)
+        run.processes.wait()
     finally:
         run.processes.close()
 
@@ -69,38 +72,33 @@ def evaluate(run: Run) -> None:
     check(model, run.cases)
     vision = VisionSide(model, bench.image_processor(args.model, args.weights, model.config.image_size))
     wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
-    if not run.trained:
-        found, skipped, classes, count = None, [], None, 0
-    else:
+    skipped, count = [], 0
+    if run.trained:
         text = TextSide(args.model, dtype, run.device) if wanted else None
         classes = text.classes(data.classes, prompts).cpu() if data.label else None
         done, skipped = embed_all(run, vision, text, data)
         count = len(done)
         found = processes.on_main(lambda: score(run.cases, done, classes))
+    else:
+        found = processes.on_main(lambda: untrained(run, vision, data))
     work = processes.on_main(lambda: measure(run, vision, data))
     if not processes.main:
         return
-    for row in work.values():
-        row["total_tokens"] = vision.side**2
-    metrics = [
-        name for name in ("top_1", "top_5", *RECALLS) if found and name in next(iter(found.values())).values
-    ]
-    about = {"evaluation": "clip", "data": data.source, "tasks": wanted, "num_items": count}
-    about |= {
+    there = found[run.cases[0].name].values
+    accuracies = [name for name in ("top_1", "top_5", *RECALLS) if name in there]
+    compared = accuracies or [name for name in COSINES[:1] if name in there]
+    about = {
+        "evaluation": "clip",
+        "data": data.source,
+        "tasks": wanted,
+        "num_items": count,
         "num_skipped": len(skipped),
         "num_classes": len(data.classes),
         "prompts": prompts if data.label else [],
+        "batch_size": args.batch_size,
     }
-    about |= {"batch_size": args.batch_size}
-    first = metrics or (["cosine_mean"] if found else [])
-    run.finish(
-        about,
-        found,
-        work,
-        first,
-        columns(first, "image", COSINES if metrics else COSINES[1:]),
-        "images_per_s",
-    )
+    further = [name for name in COSINES if name not in compared]
+    run.finish(about, found, work, compared, columns(compared, "image", further), "images_per_s")
 
 
 def embed_all(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list[int]]:
@@ -175,20 +173,32 @@ def score(cases: list[Case], done: list[tuple], classes: torch.Tensor | None) ->
     return found
 
 
+def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:
+    """Nothing but the tokens that are left of the first images."""
+    pixels = vision.pixels(first_images(run, data), run.cases)
+    return {case.name: Quality({}, {}, vision.embed(case, pixels)[1]) for case in run.cases}
+
+
 def measure(run: Run, vision: VisionSide, data: ImageData) -> dict[tuple, dict]:
-    """Time and FLOPs on the first batch."""
-    images = []
-    for item in data:
-        images += filter(None, [decoded(item)])
-        if len(images) == run.args.batch_size:
-            break
+    """Time and FLOPs on the first batch, and the tokens of a whole image."""
+    images = first_images(run, data)
     pixels = vision.pixels(images, run.cases)
 
     def forward(case: Case):
         return vision.forward(case, pixels)
 
     told = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
-    return measure_work(vision.model, run.cases, forward, forward, **told)
+    work = measure_work(vision.model, run.cases, forward, forward, **told)
+    return {key: {**row, "total_tokens": vision.side**2} for key, row in work.items()}
+
+
+def first_images(run: Run, data: ImageData) -> list[Image.Image]:
+    """One batch of images that are not broken; raises UsageError if there is none."""
+    whole = (image for item in data if (image := decoded(item)) is not None)
+    images = list(islice(whole, run.args.batch_size))
+    if not images:
+        raise UsageError(f"no image is left of {data.source}")
+    return images
 
 
 def lines(path: str | None, option: str) -> list[str] | None:

@@ -50,6 +50,7 @@ def main(argv: list[str], prog: str, doc: str) -> None:
     run = Run(args, argv)
     try:
         evaluate(run)
+        run.processes.wait()
     finally:
         run.processes.close()
 
@@ -85,23 +86,27 @@ def evaluate(run: Run) -> None:
     for name in skipped:
         print(f"skipped question {name}: the image is broken", file=sys.stderr)
     whole = [done[run.cases[0].name, question.id]["total_tokens"] for question in questions]
-    for row in work.values():
-        row["total_tokens"] = mean_count(whole)
-    found = qualities(run.cases, done, questions, names, encode) if run.trained else None
-    metrics = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
-    about = {"evaluation": "vlm", "data": args.data, "num_items": len(questions), "num_skipped": len(skipped)}
-    about |= {
+    work = {key: {**row, "total_tokens": mean_count(whole)} for key, row in work.items()}
+    names = names if run.trained else []
+    found = qualities(run.cases, done, questions, names, encode)
+    compared = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
+    about = {
+        "evaluation": "vlm",
+        "data": args.data,
+        "num_items": len(questions),
+        "num_skipped": len(skipped),
         "num_resumed": resumed,
         "predictions": args.predictions,
         "metrics": names,
         "prompt": args.prompt,
+        "instruction": args.instruction,
+        "max_new_tokens": args.max_new_tokens,
+        "text_encoder": args.text_encoder,
+        "batch_size": args.batch_size,
     }
-    about |= {"instruction": args.instruction, "max_new_tokens": args.max_new_tokens}
-    about |= {"text_encoder": args.text_encoder, "batch_size": args.batch_size}
     further = [other for name in names for other in BESIDE.get(name, ())]
-    further += ["caption_cosine"] if not encode else []
-    shown = columns(metrics, "question", further)
-    run.finish(about, found, work, metrics, shown, "questions_per_s")
+    further += [] if encode else ["caption_cosine"]
+    run.finish(about, found, work, compared, columns(compared, "question", further), "questions_per_s")
 
 
 def already(run: Run, questions: list[Question], done: dict) -> int:

@@ -11,6 +11,8 @@ from .compare import HOW
 def verdict(title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str]) -> str:
     """The text that stands beside a table."""
     lines = [title, "=" * len(title.splitlines()[-1]), ""]
+    if not metrics:
+        return "\n".join([*lines, "Random weights: nothing is said of quality.", ""])
     few = min((row["num_items"] for row in compared), default=0)
     lines += [f"{few} items in each comparison. {HOW}.", ""]
     if 0 < few < 2000:
