@@ -70,7 +70,10 @@ def word_tokenizer(**named):
 
 def save_llava(folder):
     """A LLaVA of 6 × 6 patches without a chat template."""
-    Llava.model().save_pretrained(folder)
+    model = Llava.model()
+    with torch.no_grad():  # or the answers would not depend on the image
+        model.model.multi_modal_projector.linear_2.weight.mul_(30)
+    model.save_pretrained(folder)
     word_tokenizer(**{"<pad>": PAD, "<eos>": EOS, "<image>": IMAGE}).save_pretrained(folder)
     image_processor(24).save_pretrained(folder)
 

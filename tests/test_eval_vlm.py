@@ -61,7 +61,8 @@ def test_llava(root, evaluate, tmp_path):
     options = ("--json", "--plot", "--verdict", "--predictions")
     flags = [word for pair in zip(options, files, strict=True) for word in pair]
     result, out, _ = evaluate(*arguments(root), "--layer", "default", "output", *flags)
-    assert result == json.loads(files[0].read_text()) and "n/a" not in out
+    assert result == json.loads(files[0].read_text())
+    assert out.count("vtp against the best floor of each cell") == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "r.json", "r.png", "r.txt"]
     assert result["metrics"] == ["exact_match", "vqa_accuracy", "anls", "pope"]
     assert (result["num_items"], result["num_resumed"], result["num_processes"]) == (7, 0, 1)
@@ -94,9 +95,29 @@ def test_llava(root, evaluate, tmp_path):
                 output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
             new = output[0, inputs["input_ids"].shape[1] :]
             assert said[case, str(i)]["prediction"] == tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert (
-        len({row["prediction"] for row in said.values()}) > 3
-    )  # a model that always says the same tells nothing
+    assert len({row["prediction"] for row in said.values()}) > 2  # what is always the same tells nothing
+
+
+def test_metrics_are_those_of_the_predictions(root, evaluate, tmp_path):
+    """Right is what the unpruned model says, so that the others' scores are their agreement with it."""
+    evaluate(*arguments(root), "--predictions", tmp_path / "p.jsonl")
+    said = predictions(tmp_path / "p.jsonl")
+    file = save_questions(tmp_path / "q", answers=[said["unpruned", str(i)]["prediction"] for i in range(7)])
+    result, _, _ = evaluate(*arguments(root, data=file), "--predictions", tmp_path / "again.jsonl")
+    rows = {row["method"]: row for row in result["rows"]}
+
+    def agreement(case):
+        return (
+            sum(said[case, str(i)]["prediction"] == said["unpruned", str(i)]["prediction"] for i in range(7))
+            / 7
+        )
+
+    assert rows["unpruned"]["exact_match"] == rows["unpruned"]["anls"] == 1
+    assert rows["vtp"]["exact_match"] == pytest.approx(agreement("vtp 0.5 layer default"))
+    assert rows["vtp"]["exact_match_lossyness"] == pytest.approx(1 - rows["vtp"]["exact_match"])
+    seeds = [agreement(f"random 0.5 layer default seed {seed}") for seed in range(2)]
+    assert rows["random"]["exact_match"] == pytest.approx(sum(seeds) / 2)
+    assert 0 < sum(row["exact_match"] for row in result["rows"]) < len(rows)
 
 
 def test_downsampling_asks_about_smaller_images(root, evaluate, tmp_path):

@@ -114,8 +114,9 @@ def already(run: Run, questions: list[Question], done: dict) -> int:
     count = 0
     for question in questions:
         same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
-        if any(row["question"] != question.text for row in same):
-            told = f"{run.args.predictions} holds another question with the id {question.id}"
+        asked = {"question": question.text, "answers": list(question.answers)}
+        if any(row.get(name) != value for row in same for name, value in asked.items()):
+            told = f"{run.args.predictions} has another question, or other answers, with the id {question.id}"
             raise UsageError(f"{told}; give another name with --predictions")
         count += len(same)
     return count
