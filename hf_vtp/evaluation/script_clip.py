@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
 from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from ..measure import cli
 from ..measure import clip as bench
@@ -16,6 +14,7 @@ from ..measure.cli import UsageError
 from . import retrieval
 from .cases import Case, check
 from .clip import PROMPTS, TextSide, VisionSide
+from .embed import embed_all, score
 from .items import EVERYTHING, ImageData, decoded, open_images
 from .rows import Quality
 from .script import Run, columns, parser
@@ -99,78 +98,6 @@ def evaluate(run: Run) -> None:
     }
     further = [name for name in COSINES if name not in compared]
     run.finish(about, found, work, compared, columns(compared, "image", further), "images_per_s")
-
-
-def embed_all(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list[int]]:
-    """(index, label, embeddings by case, tokens kept by case, captions' embeddings) of every image, in order.
-
-    The data is read once: each batch runs through every case. Broken images are passed over; their numbers
-    come second.
-    """
-    own, broken = run.processes.agree(lambda: embed_own(run, vision, text, data))
-    done = run.processes.gather(own, key=lambda one: one[0])
-    broken = run.processes.gather(broken, key=int)
-    if not done:
-        raise UsageError(f"no image is left of {data.source}")
-    if run.processes.main:
-        for index in broken:
-            print(f"skipped row {index}: the image is broken", file=sys.stderr)
-    return done, broken
-
-
-def embed_own(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list]:
-    """What this process has a share in, unordered, and the numbers of its broken images."""
-    own, broken, hidden = [], [], None if run.processes.main else True
-    with tqdm(total=data.num_batches(run.args.batch_size), disable=hidden, leave=False) as bar:
-        for number, batch in run.processes.mine(data, run.args.batch_size):
-            images = [(item, decoded(item)) for item in batch]
-            broken += [item.index for item, image in images if image is None]
-            good = [(item, image) for item, image in images if image is not None]
-            if good:
-                own += one_batch(run.cases, vision, text if data.captions else None, good)
-            bar.update(number + 1 - bar.n)
-    return own, broken
-
-
-def one_batch(cases: list[Case], vision: VisionSide, text: TextSide | None, good: list) -> list[tuple]:
-    pixels = vision.pixels([image for _, image in good], cases)
-    embeds = {case.name: vision.embed(case, pixels) for case in cases}
-    captions: list = [None] * len(good)
-    if text is not None:
-        counts = [len(item.captions) for item, _ in good]
-        if 0 in counts:
-            raise UsageError(f"row {good[counts.index(0)][0].index} has no caption")
-        captions = text([caption for item, _ in good for caption in item.captions]).cpu().split(counts)
-    return [
-        (
-            item.index,
-            item.label,
-            # clones: a view is sent with all of its batch
-            {name: x[i].clone() for name, (x, _) in embeds.items()},
-            {name: kept[i] for name, (_, kept) in embeds.items()},
-            None if captions[i] is None else captions[i].clone(),
-        )
-        for i, (item, _) in enumerate(good)
-    ]
-
-
-def score(cases: list[Case], done: list[tuple], classes: torch.Tensor | None) -> dict[str, Quality]:
-    """The metrics of every case; the first is the unpruned model, which cosines refer to."""
-    found, reference = {}, None
-    _, labels, embeds, kept, captions = zip(*done, strict=True)
-    for case in cases:
-        images = torch.stack([each[case.name] for each in embeds])
-        reference = images if reference is None else reference
-        parts = [retrieval.cosine(images, reference)]
-        if classes is not None:
-            parts.append(retrieval.zero_shot(images, classes, list(labels)))
-        if captions[0] is not None:
-            owner = [i for i, own in enumerate(captions) for _ in own]
-            parts.append(retrieval.retrieval(images, torch.cat(captions), owner))
-        values = {name: value for part, _ in parts for name, value in part.items()}
-        items = {name: scores for _, part in parts for name, scores in part.items()}
-        found[case.name] = Quality(values, items, [each[case.name] for each in kept])
-    return found
 
 
 def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:
