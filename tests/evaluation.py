@@ -129,11 +129,8 @@ def save_questions(folder, count=7, answers=("yes", "no"), sizes=((30, 30),)):
     with (folder / "questions.jsonl").open("w") as file:
         for i in range(count):
             picture(i, *sizes[i % len(sizes)]).save(folder / f"{i}.png")
-            row = {
-                "image": f"{i}.png",
-                "question": f"w{5 + i} w{7 + i % 3}",
-                "answers": [answers[i % len(answers)]],
-            }
+            question = " ".join(f"w{5 + i + j}" for j in range(1 + i % 3))  # of different lengths
+            row = {"image": f"{i}.png", "question": question, "answers": [answers[i % len(answers)]]}
             file.write(json.dumps(row) + "\n")
     return folder / "questions.jsonl"
 

@@ -86,7 +86,7 @@ def test_llava(root, evaluate, tmp_path):
     processor = CLIPImageProcessor.from_pretrained(root / "llava")
     for i in range(7):  # one by one, as a user would ask
         pixels = processor(images=picture(i), return_tensors="pt")["pixel_values"]
-        text = f"w9 {'<image> ' * 36}w{5 + i} w{7 + i % 3} w8"
+        text = f"w9 {'<image> ' * 36}{said['unpruned', str(i)]['question']} w8"
         inputs = {**tokenizer(text, return_tensors="pt"), "pixel_values": pixels}
         inputs.pop("token_type_ids", None)
         assert (inputs["input_ids"] == IMAGE).sum() == 36
@@ -133,7 +133,9 @@ def test_downsampling_asks_about_smaller_images(root, evaluate, tmp_path):
     )
     for i in range(3):
         pixels = processor(images=picture(i), return_tensors="pt", **small)["pixel_values"]
-        tokens = tokenizer(f"w9 {'<image> ' * 16}w{5 + i} w{7 + i % 3} w8", return_tensors="pt")
+        tokens = tokenizer(
+            f"w9 {'<image> ' * 16}{said['unpruned', str(i)]['question']} w8", return_tensors="pt"
+        )
         ids = tokens["input_ids"]
         output = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=3, do_sample=False)
         text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip()

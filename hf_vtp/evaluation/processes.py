@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from accelerate.utils import gather_object
 from ..measure import cli
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # the others wait while the main process times its batches
 STARTED_ONE = (
     "accelerate was asked for several processes and started one, as it does with --cpu; write accelerate "
     "launch --multi_gpu --num_processes N, which is right on CPUs too"
@@ -32,7 +34,7 @@ class Processes:
 
     def __init__(self, device: str | None = None):
         chosen = cli.device(device)
-        self.state = PartialState(cpu=chosen.type == "cpu")
+        self.state = PartialState(cpu=chosen.type == "cpu", timeout=PATIENCE)
         several = self.state.num_processes > 1
         self.device = self.state.device if several and chosen.type != "cpu" else chosen
         self.num, self.index, self.main = (

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
+from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
 from ..measure.cli import UsageError, first_sentence
@@ -39,7 +40,8 @@ class Prompter:
                 f"no prompts are known for model_type {config.model_type!r}; choose from {known}"
             )
         try:
-            self.processor = load(name, self.family.processor.from_pretrained, INSTEAD)
+            # only now: without torchvision the import itself warns
+            self.processor = load(name, getattr(transformers, self.family.processor).from_pretrained, INSTEAD)
         except ImportError as error:
             raise UsageError(f"the image processor of {name}: {first_sentence(error)}") from None
         self.chat = None if template else _chat_template(name, self.tokenizer)
@@ -83,9 +85,7 @@ class Prompter:
 class Llava:
     """Square images; placeholders by the tower's patches."""
 
-    processor = (
-        CLIPImageProcessor  # of the towers that can be pruned; the Auto class of 5.12 needs torchvision
-    )
+    processor = "CLIPImageProcessor"  # of all towers that can be pruned; 5.12's Auto class lacks it
 
     @staticmethod
     def pixels(
@@ -122,7 +122,7 @@ class Llava:
 class Qwen:
     """Images of any size; placeholders by the merge units of their grids."""
 
-    processor = AutoImageProcessor
+    processor = "AutoImageProcessor"
 
     @staticmethod
     def pixels(
