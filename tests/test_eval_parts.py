@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers import CLIPImageProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from hf_vtp.adapters import ADAPTERS
 from hf_vtp.evaluation import pareto
 from hf_vtp.evaluation.cases import FLOORS, make_cases
 from hf_vtp.evaluation.compare import compare, difference
 from hf_vtp.evaluation.downsample import nearest_grid, smaller
 from hf_vtp.evaluation.ledger import Ledger
 from hf_vtp.evaluation.processes import batches
+from hf_vtp.evaluation.prompts import FAMILIES
 from hf_vtp.evaluation.rows import Quality, make_rows
 from hf_vtp.evaluation.verdict import verdict
 from hf_vtp.measure.cli import UsageError
@@ -51,6 +54,11 @@ def test_processors_make_smaller_images():
             images=Image.new("RGB", (50, 40)), return_tensors="np", **told, **smaller(processor, 12)
         )
         assert pixels["pixel_values"].shape == (1, 3, 12, 12)
+
+
+def test_every_family_that_answers_has_its_prompts():
+    answering = set(ADAPTERS) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    assert {"llava", "qwen2_5_vl"} <= answering and set(FAMILIES) == answering
 
 
 def test_cases_hold_every_floor_and_seed():
