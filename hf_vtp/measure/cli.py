@@ -23,7 +23,11 @@ ATTENTION = {  # by name, and what it needs
 }
 ANYWHERE = [name for name, needs in ATTENTION.items() if not needs]
 BENCH_EXTRA = 'pip install "hf-vtp[bench]"'
-MODULE_OF_EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "scikit-image": "skimage"}
+MODULE_OF_EXTRA = {
+    **{name: name for name in ("rich", "matplotlib")},
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
 
 
 class UsageError(Exception):

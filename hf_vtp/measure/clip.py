@@ -113,7 +113,7 @@ def pixels(
     another size than the model takes.
     """
     size = model.config.image_size
-    processor = _processor(name, weights, size)
+    processor = image_processor(name, weights, size)
     values = [
         processor(images=image, return_tensors="pt")["pixel_values"][0].to(model.dtype) for image in images
     ]
@@ -124,7 +124,8 @@ def pixels(
     return torch.stack(values)
 
 
-def _processor(name: str, weights: str, size: int):
+def image_processor(name: str, weights: str, size: int):
+    """The checkpoint's own, or CLIP's for images of that size; raises UsageError if its own is broken."""
     # Imported here: without torchvision the import itself warns. (The Auto class of 5.12 fails without.)
     from transformers import CLIPImageProcessor
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -25,29 +24,38 @@ def entries(source: str, path: Path) -> Iterator[tuple[str, partial]]:
     Read as a stream, so that nothing is loaded that is not asked for. Raises UsageError where `datasets` is
     not installed, cannot load it, or finds no image in it.
     """
+    loaded = undecoded(load_split(source, path))
+    column, _ = image_column(loaded, source)
+    return ((f"row {i}", partial(open_image, row[column])) for i, row in enumerate(loaded))
+
+
+def image_column(loaded, source: str) -> tuple[str, dict]:
+    """The column of `undecoded` rows that holds an image, and the first row; raises UsageError without."""
     try:
-        import datasets
-    except ImportError:
-        raise UsageError(f"reading the dataset {source} needs `datasets`; run pip install datasets") from None
-    loaded = _load(datasets, source, path)
-    rows = _undecoded(datasets, loaded)
-    try:
-        first = next(rows, None)
+        first = next(iter(loaded), None)
     except (OSError, ValueError) as error:  # found, but not readable
         raise UsageError(f"the dataset {source} cannot be read: {first_sentence(error)}") from None
-    column = first and next((name for name, value in first.items() if _is_image(value)), None)
+    column = first and next((name for name, value in first.items() if is_image(value)), None)
     if column is None:
         columns = ", ".join(first or ()) or "none"
         raise UsageError(
             f"there is no image in {source} (columns: {columns}); give a folder or dataset of images"
         )
-    feature = datasets.Image()
-    return ((f"row {i}", partial(_open, feature, row[column])) for i, row in enumerate(chain([first], rows)))
+    return column, first
 
 
-def _load(datasets, source: str, path: Path):
-    """One split of the dataset at `path`, or of that name on the Hub."""
-    name, _, split = source.partition(":") if not path.exists() else (source, "", "")
+def load_split(source: str, path: Path, split: str = ""):
+    """One split of the dataset at `path`, or of that name (or `name:split`) on the Hub, as a stream.
+
+    Raises UsageError where `datasets` is not installed or cannot load it.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(f"reading the dataset {source} needs `datasets`; run pip install datasets") from None
+    name = source
+    if not path.exists() and not split:
+        name, _, split = source.partition(":")
     try:
         if any((path / file).is_file() for file in ON_DISK):
             loaded = datasets.load_from_disk(str(path))
@@ -76,23 +84,28 @@ def _where(source: str, path: Path, name: str) -> dict:
     raise UsageError(f"there is no folder {source}, and the Hub cannot be reached for such a dataset")
 
 
-def _undecoded(datasets, loaded) -> Iterator[dict]:
-    """Rows whose images are still bytes, so that a broken one can be passed over."""
+def undecoded(loaded):
+    """The same rows with images as bytes, so that a broken one can be passed over."""
+    import datasets
+
     for name, feature in (loaded.features or {}).items():
         if isinstance(feature, datasets.Image):
             loaded = loaded.cast_column(name, datasets.Image(decode=False))
-    return iter(loaded)
+    return loaded
 
 
-def _is_image(value: object) -> bool:
+def is_image(value: object) -> bool:
     if isinstance(value, dict):
         return set(value) == {"bytes", "path"}
     return isinstance(value, Image.Image)
 
 
-def _open(feature, value: dict | Image.Image) -> Image.Image:
+def open_image(value: dict | Image.Image) -> Image.Image:
+    """The image of an `undecoded` row."""
     if isinstance(value, Image.Image):
         return value
     if value["bytes"] is not None:
         return Image.open(io.BytesIO(value["bytes"]))
-    return feature.decode_example(value)  # a path, perhaps inside an archive or on the Hub
+    import datasets
+
+    return datasets.Image().decode_example(value)  # a path, perhaps inside an archive or on the Hub

@@ -1,0 +1,53 @@
+"""In words: which method wins where, and where each loses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .cases import DOWNSAMPLE
+from .compare import HOW
+
+
+def verdict(title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str]) -> str:
+    """The text that stands beside a table."""
+    lines = [title, "=" * len(title.splitlines()[-1]), ""]
+    if not metrics:
+        return "\n".join([*lines, "Random weights: nothing is said of quality.", ""])
+    few = min((row["num_items"] for row in compared), default=0)
+    lines += [f"{few} items in each comparison. {HOW}.", ""]
+    if 0 < few < 2000:
+        lines += ["Fewer than 2,000 items: differences this table calls neither may be real.", ""]
+    for metric in metrics:
+        lines += [metric, "-" * len(metric), "", *_winners(metric, rows), ""]
+        own = [row for row in compared if row["metric"] == metric]
+        for method in dict.fromkeys(row["method"] for row in own):
+            lines += _record(method, [row for row in own if row["method"] == method])
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _winners(metric: str, rows: list[dict]) -> list[str]:
+    """The best row of every cell, floors included."""
+    lines = []
+    for ratio, layer in dict.fromkeys((r["keep_ratio"], r["layer"]) for r in rows if r["layer"] != "-"):
+        inside = [
+            r for r in rows if r["keep_ratio"] == ratio and (r["layer"] == layer or r["method"] == DOWNSAMPLE)
+        ]
+        best = max(inside, key=lambda row: row[metric])
+        lines.append(f"keep {ratio:g}, layer {layer}: {best['method']} is best with {best[metric]:.4f}")
+    return lines
+
+
+def _record(method: str, own: list[dict]) -> list[str]:
+    """What one method wins, loses and leaves open."""
+    lines = [f"{method} against the best floor of each cell:"]
+    for outcome in ("wins", "loses", "neither"):
+        cells = [
+            f"keep {row['keep_ratio']:g} layer {row['layer']} "
+            f"({row['best_floor']}: {row['difference']:+.4f}, "
+            f"{row['low']:+.4f} to {row['high']:+.4f})"
+            for row in own
+            if row["outcome"] == outcome
+        ]
+        lines += [f"  {outcome}: {'; '.join(cells) or 'nowhere'}"]
+    return lines

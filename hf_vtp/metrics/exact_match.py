@@ -1,0 +1,18 @@
+"""How often an answer is one of the right ones, letter case and a final full stop aside."""
+
+import evaluate
+import numpy as np
+
+from hf_vtp.metrics._info import info, plain
+
+
+class ExactMatch(evaluate.Metric):
+    """Predictions: an answer; references: the answers that are right."""
+
+    def _info(self):
+        return info("How often the answer is one of the right ones.", "text", "texts")
+
+    def _compute(self, predictions, references, items=False):
+        pairs = zip(predictions, references, strict=True)
+        scores = [float(plain(said) in {plain(a) for a in answers}) for said, answers in pairs]
+        return {"exact_match": float(np.mean(scores))} | ({"exact_match_items": scores} if items else {})

@@ -1,0 +1,35 @@
+"""Yes or no, as POPE asks whether an object is there: accuracy, F1 of yes, and how often yes is said."""
+
+import re
+
+import evaluate
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+from hf_vtp.metrics._info import info
+
+
+def says_yes(text: str) -> bool:
+    """POPE's own rule: the first sentence says no where it has the word no or not, and yes otherwise."""
+    words = re.findall(r"[a-z']+", text.split(".")[0].lower())
+    return not {"no", "not"} & set(words)
+
+
+class Pope(evaluate.Metric):
+    """Predictions: an answer in words; references: "yes" or "no"."""
+
+    def _info(self):
+        return info("Accuracy, F1 and share of yes.", "text", "text", "Li et al., POPE, arXiv:2305.10355")
+
+    def _compute(self, predictions, references, items=False):
+        wrong = sorted({r for r in references if r.strip().lower() not in ("yes", "no")})
+        if wrong:
+            raise ValueError(f"references must be 'yes' or 'no', not {wrong[0]!r}")
+        right = np.array([r.strip().lower() == "yes" for r in references])
+        said = np.array([says_yes(text) for text in predictions])
+        result = {
+            "pope_accuracy": float(accuracy_score(right, said)),
+            "pope_f1": float(f1_score(right, said, zero_division=0.0)),
+            "pope_yes": float(said.mean()),
+        }
+        return result | ({"pope_accuracy_items": (right == said).astype(float).tolist()} if items else {})
