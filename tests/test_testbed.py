@@ -23,7 +23,7 @@ NUM, SEED = 240, 77  # scenes that no card was measured on
 
 
 @cache
-def testbed(name):
+def bed_of(name):
     return load(FOLDER / name)
 
 
@@ -34,8 +34,8 @@ def items(name):
 
 def accuracy(name):
     if name == "clip":
-        return zero_shot(testbed(name), items(name))
-    return accuracy_by_type(items(name), answers(testbed(name), items(name)))["all"]["accuracy"]
+        return zero_shot(bed_of(name), items(name))
+    return accuracy_by_type(items(name), answers(bed_of(name), items(name)))["all"]["accuracy"]
 
 
 @cache
@@ -82,7 +82,7 @@ def test_accuracy_on_fresh_scenes_is_the_cards(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropping_three_quarters_at_random_costs_ten_points(name):
-    with vtp(testbed(name).model, method="random", keep_ratio=0.25):
+    with vtp(bed_of(name).model, method="random", keep_ratio=0.25):
         assert unpruned(name) - accuracy(name) >= 0.1
 
 
@@ -90,7 +90,7 @@ def test_dropping_three_quarters_at_random_costs_ten_points(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_patch_tokens_are_at_least_144(name):
     """Of which half leave inside the tower; and for Qwen they differ from picture to picture."""
-    bed, some = testbed(name), items(name)[:8]
+    bed, some = bed_of(name), items(name)[:8]
     with vtp(bed.model, method="uniform", keep_ratio=0.5):
         if name == "clip":
             class_scores(bed, [image for image, _ in some], CLASSES[:2])
@@ -103,7 +103,7 @@ def test_the_patch_tokens_are_at_least_144(name):
 
 
 def test_prompts_are_those_of_the_stock_processor():
-    bed, some = testbed("llava"), items("llava")[:4]
+    bed, some = bed_of("llava"), items("llava")[:4]
     images, questions = [a.image for a in some], [a.question.question for a in some]
     made = prompts(bed, images, questions)
     processor = AutoProcessor.from_pretrained(FOLDER / "llava")
