@@ -23,7 +23,7 @@ plain = embed(model)
 
 
 def test_the_three_snippets_run(tmp_path):
-    section = README.split("### On the Hub\n")[1].split("\n## ")[0]
+    section = re.split(r"\n###? ", README.split("### On the Hub\n")[1])[0]
     snippets = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert len(snippets) == 3 and all("user/clip" in snippet for snippet in snippets)
     with Hub() as hub:

@@ -18,7 +18,7 @@ from hf_vtp.testbed.questions import CLASSES
 from hf_vtp.testbed.recipes import Recipe
 
 FOLDER = Path(__file__).parent / "testbed"
-NAMES = ("clip", "llava")  # the Qwen2.5-VL has its recipe, its weights are not here yet
+NAMES = ("clip", "llava", "qwen2_5_vl")
 NUM, SEED = 240, 77  # scenes that no card was measured on
 
 

@@ -24,7 +24,7 @@ NUMBERS = "zero one two three four five six seven eight nine".split()
 
 def test_a_scene_is_a_function_of_seed_and_index():
     assert facts(make_scene(0, 0)) == [
-        "a green circle",
+        "a red square",
         "the word cat",
     ]  # the shipped weights learned from these
     for options in ({}, {"split": "test"}, {"size": None}, {"num_things": 1}):
