@@ -218,7 +218,11 @@ def test_two_processes_give_the_same_numbers(root, evaluate, tmp_path):
     assert not list(tmp_path.glob("*.part*"))
     assert one["comparisons"] == two["comparisons"]
     for a, b in zip(one["rows"], two["rows"], strict=True):
-        assert {k: v for k, v in a.items() if k not in TIMES} == {k: b[k] for k in b if k not in TIMES}
+        # now and then torch's counter sees one rotary product of Transformers 5.12 more: 5e-5 of the FLOPs
+        counted = ("gflop_per_question", "flop_ratio")
+        assert [a[k] for k in counted] == pytest.approx([b[k] for k in counted], rel=1e-3)
+        apart = (*TIMES, *counted)
+        assert {k: v for k, v in a.items() if k not in apart} == {k: b[k] for k in b if k not in apart}
 
 
 def test_captions_with_and_without_a_text_encoder(root, evaluate, tmp_path):
