@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets import Dataset, Features, Image, Value, load_from_disk
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_from_disk
 
 from ..measure.cli import UsageError
 from .backgrounds import BACKGROUNDS
-from .questions import caption, questions
+from .evaluate import asked, classified
+from .questions import CLASSES, caption, questions
 from .scenes import IMAGE_SIZE, make_scene
 
 TEXT = Value("string")
@@ -41,13 +42,45 @@ def rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict
         }
 
 
+def asked_rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict]:
+    """One question about each of the first `num` scenes: what the cards of the models that answer count."""
+    for i, item in enumerate(asked(num, seed, varied, split)):
+        yield {"id": i, "image": item.image, **vars(item.question)}
+
+
+def classified_rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict]:
+    """`num` scenes of one thing with its class: what the card of the CLIP counts; all of one size."""
+    for image, label in classified(num, seed, split):
+        yield {"image": image, "label": label}
+
+
+TASKS = {  # what to save: the rows, and their columns
+    "scenes": (rows, FEATURES),
+    "questions": (
+        asked_rows,
+        Features({"id": Value("int32"), "image": Image(), "type": TEXT, "question": TEXT, "answer": TEXT}),
+    ),
+    "classes": (classified_rows, Features({"image": Image(), "label": ClassLabel(names=list(CLASSES))})),
+}
+
+
 def save_dataset(
-    out: str | Path, num: int, seed: int = 0, split: str = "train", varied: bool = False
+    out: str | Path,
+    num: int,
+    seed: int = 0,
+    split: str = "train",
+    varied: bool = False,
+    task: str = "scenes",
 ) -> Dataset:
     """Write the first `num` scenes to the folder `out`, to be read again with `datasets.load_from_disk`.
 
-    Nothing is left there if it fails. Raises UsageError if the folder holds something already.
+    `task` is a row of TASKS. Nothing is left there if it fails. Raises UsageError if the folder holds
+    something already.
     """
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
+    if task == "classes" and varied:
+        raise UsageError("pictures for classification are all of one size; leave out --varied")
     if split not in BACKGROUNDS:
         raise UsageError(f"unknown split {split!r}; choose from {', '.join(BACKGROUNDS)}")
     out = Path(out)
@@ -57,7 +90,9 @@ def save_dataset(
         raise UsageError(f"the folder {out.parent} does not exist; make it or write elsewhere")
     options = {"num": num, "seed": seed, "split": split, "varied": varied}
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as unfinished:
-        made = Dataset.from_generator(rows, FEATURES, cache_dir=f"{unfinished}/cache", gen_kwargs=options)
+        generator, features = TASKS[task]
+        cache = f"{unfinished}/cache"
+        made = Dataset.from_generator(generator, features, cache_dir=cache, gen_kwargs=options)
         made.save_to_disk(f"{unfinished}/made")
         Path(unfinished, "made").replace(out)
     return load_from_disk(out)

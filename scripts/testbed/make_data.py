@@ -11,7 +11,7 @@ import sys
 
 from hf_vtp.measure import cli
 from hf_vtp.testbed.backgrounds import BACKGROUNDS
-from hf_vtp.testbed.dataset import save_dataset
+from hf_vtp.testbed.dataset import TASKS, save_dataset
 
 
 def parse(argv: list[str]):
@@ -23,14 +23,23 @@ def parse(argv: list[str]):
         "--split", choices=tuple(BACKGROUNDS), default="train", help="decides the backgrounds"
     )
     parser.add_argument("--varied", action="store_true", help="pictures of different sizes")
+    parser.add_argument(
+        "--task",
+        choices=tuple(TASKS),
+        default="scenes",
+        help="scenes with all that is known of them; or, for eval_vlm.py and eval_clip.py, one question about "
+        "each, or the class of the only thing",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    made = save_dataset(args.out, args.num, args.seed, args.split, args.varied)
-    num_questions = sum(map(len, made["questions"]))
-    print(json.dumps({"command": cli.command(argv), **vars(args), "num_questions": num_questions}))
+    made = save_dataset(args.out, args.num, args.seed, args.split, args.varied, args.task)
+    told = {"command": cli.command(argv), **vars(args), "num_rows": len(made)}
+    if args.task == "scenes":
+        told["num_questions"] = sum(map(len, made["questions"]))
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
