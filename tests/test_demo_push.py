@@ -58,10 +58,12 @@ def test_the_space_is_one_commit_with_all_it_needs(hub, client):
         "app.py": "scripts/demo/app.py",
         "requirements.txt": "scripts/demo/requirements.txt",
         "hf_vtp/visualize/kept.py": "hf_vtp/visualize/kept.py",
-        "tests/testbed/llava/model.safetensors": "tests/testbed/llava/model.safetensors",
+        "tests/testbed/llava/config.json": "tests/testbed/llava/config.json",
         "LICENSE": "LICENSE",
     }.items():
         assert files[name] == (ROOT / source).read_bytes(), name
+    for weights in (ROOT / "tests" / "testbed").glob("*/*.safetensors"):
+        assert files[weights.relative_to(ROOT).as_posix()] == weights.read_bytes()
     assert {f"samples/{file.name}" for file in (ROOT / "scripts" / "demo" / "samples").iterdir()} <= set(
         files
     )
