@@ -128,7 +128,9 @@ def test_a_visit(page, tmp_path):
     assert [row[1] for row in rows] == ["144 of 144", *["36 of 144"] * 3]
     for row in rows[1:]:
         assert float(row[2]) < float(rows[0][2]) and float(row[4]) > 0 and row[6]
-    page.locator("#kept img").first.wait_for()
+    page.locator("#kept img").nth(2).wait_for()
+    last, frame = page.locator("#kept img").nth(2).bounding_box(), page.locator("#kept").bounding_box()
+    assert last["y"] + last["height"] <= frame["y"] + frame["height"]  # none is cut off
     with page.expect_download() as download:
         page.locator("#download").click()
     download.value.save_as(tmp_path / "kept.png")

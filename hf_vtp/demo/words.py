@@ -15,6 +15,7 @@ CSS = """
 #numbers th, #numbers td { padding: 4px 10px; text-align: right; }
 #numbers th:first-child, #numbers td:first-child, #numbers th:last-child, #numbers td:last-child
   { text-align: left; }
+#kept .grid-wrap { min-height: 0 !important; max-height: none !important; }  /* all pictures, none cut */
 #problem p { color: #b3261e; font-weight: 600; }
 """
 INTRO = """# hf_vtp

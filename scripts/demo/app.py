@@ -81,6 +81,7 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                 numbers = gr.HTML(elem_id="numbers")
                 gallery = gr.Gallery(
                     label="What is kept",
+                    show_label=False,  # it would lie on the first picture
                     columns=2,
                     object_fit="contain",
                     format="png",
