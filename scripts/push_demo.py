@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import CommitInfo, HfApi, get_token
 
+from hf_vtp.hub import clearly, is_repo_id
 from hf_vtp.measure import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +47,20 @@ def lay_out(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
 
 
+def push(space: str, folder: str, private: bool) -> CommitInfo:
+    """Make the Space if it is not there and commit the folder to it; raises OSError, one sentence."""
+    api = HfApi()
+    with clearly(space):
+        # the name comes back whole: "name" alone is one of the user's own
+        told = dict(repo_type="space", private=private, exist_ok=True)
+        whole = api.create_repo(space, space_sdk="gradio", **told).repo_id
+        if private and not api.space_info(whole).private:
+            raise PermissionError(f"{whole} exists and is public; make it private on its page first")
+        return api.upload_folder(
+            repo_id=whole, repo_type="space", folder_path=folder, commit_message="The demo of hf_vtp"
+        )
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if (args.space is None) == (args.to is None):
@@ -58,16 +72,16 @@ def main(argv: list[str]) -> None:
         lay_out(folder)
         print(f"wrote {folder}; python {folder / 'app.py'} opens it")
         return
+    if not is_repo_id(args.space):
+        raise cli.UsageError(f"{args.space!r} is no name on the Hub; give one such as user/hf-vtp-demo")
+    if get_token() is None:
+        raise cli.UsageError(f"a push to {args.space} needs a token; log in with `hf auth login`")
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        api = HfApi()
         try:
-            api.create_repo(
-                args.space, repo_type="space", space_sdk="gradio", private=args.private, exist_ok=True
-            )
-            commit = api.upload_folder(repo_id=args.space, repo_type="space", folder_path=folder)
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise cli.UsageError(f"{args.space} cannot be pushed ({cli.first_sentence(error)})") from None
+            commit = push(args.space, folder, args.private)
+        except OSError as error:
+            raise cli.UsageError(str(error)) from None
     print(f"pushed {commit.commit_url}")
 
 

@@ -16,9 +16,10 @@ import sys
 
 from transformers.utils import logging
 
-from hf_vtp import list_methods, vtp, vtp_stats
+from hf_vtp import vtp, vtp_stats
 from hf_vtp.measure import cli
 from hf_vtp.visualize import contact_sheet, draw_kept, see
+from hf_vtp.visualize.look import reading_text
 from hf_vtp.visualize.picture import read_picture
 from hf_vtp.visualize.shipped import STAND_INS, open_model
 
@@ -46,12 +47,13 @@ def main(argv: list[str]) -> None:
     logging.disable_progress_bar()
     out, device = cli.writable(args.out, ".png"), cli.device(args.device)
     pictures = [read_picture(path) for path in args.image]
+    if out.exists() and any(out.samefile(path) for path in args.image):
+        raise cli.UsageError(f"--out {out} is one of the pictures; give another name")
     eyes, trained = open_model(args.model, str(device))
     if not trained:
         print("random weights: the picture shows how things work, not what matters in it", file=sys.stderr)
     methods, ratios = cli.unique(args.method), cli.unique(args.keep_ratio)
-    asking = [name for name in methods if "text" in list_methods().get(name, {"needs": ""})["needs"]]
-    if asking and eyes.answers and not args.question:
+    if eyes.answers and not args.question and (asking := reading_text(methods)):
         raise cli.UsageError(f"{asking[0]} compares image tokens with a question; give one with --question")
     layer = args.layer[0] if args.layer and len(args.layer) == 1 else args.layer
     if len(pictures) == len(methods) == len(ratios) == 1:

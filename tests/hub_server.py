@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 LFS_SUFFIXES = (".safetensors", ".png")
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+API = "/api/(?:models|spaces)"
 
 
 class Refused(Exception):
@@ -25,7 +26,8 @@ class Hub(ThreadingHTTPServer):
     """`tokens`: token to the user it belongs to. `drop`: (regex of "METHOD path", when) of requests to break.
 
     A request is broken "before" it is read to its end, or "after" it was carried out but not answered; each
-    entry breaks one request. `calls` lists every request, `unknown` those that no endpoint takes.
+    entry breaks one request. `calls` lists every request, `unknown` those that no endpoint takes;
+    `made` is what each repository was asked for with.
     """
 
     daemon_threads = True
@@ -37,7 +39,7 @@ class Hub(ThreadingHTTPServer):
             f"http://localhost:{self.server_port}"  # another host, as the Hub's is: no token goes there
         )
         self.tokens = {"hf_user": "user", "hf_other": "other"}
-        self.repos, self.lfs = {}, {}
+        self.repos, self.lfs, self.made = {}, {}, {}
         self.drop, self.calls, self.unknown = [], [], []
         self.lock = threading.RLock()
 
@@ -151,13 +153,15 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{told.get('organization') or user}/{told['name']}"
         if name.split("/")[0] != user:
             raise Refused(403, message="You don't have the rights to create a model under this namespace")
+        space = "spaces/" if told.get("type") == "space" else ""
+        url = {"url": f"{self.server.endpoint}/{space}{name}"}
         if name in self.server.repos:
-            url = {"url": f"{self.server.endpoint}/{name}"}
             return 409, json.dumps({"error": "You already created this model repo", **url}).encode(), {}
         private = told.get("private", told.get("visibility") == "private")
         self.server.repos[name] = Repo(name, bool(private))
         self.server.repos[name].commit("main", {k: Blob(v) for k, v in FIRST.items()})
-        return {"url": f"{self.server.endpoint}/{name}", "name": name}
+        self.server.made[name] = told
+        return {**url, "name": name}
 
     def info(self, body, repo, ref="main"):
         found = self.visible(repo)
@@ -267,13 +271,13 @@ class Handler(BaseHTTPRequestHandler):
 ENDPOINTS = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
-    ("GET", f"/api/models/{REPO}", Handler.info),
-    ("GET", f"/api/models/{REPO}/revision/(?P<ref>.+)", Handler.info),
-    ("GET", f"/api/models/{REPO}/tree/(?P<ref>[^/]+)(?P<folder>/.*)?", Handler.listing),
-    ("POST", f"/api/models/{REPO}/branch/(?P<ref>.+)", Handler.branch),
-    ("POST", f"/api/models/{REPO}/preupload/(?P<ref>.+)", Handler.preupload),
-    ("POST", f"/api/models/{REPO}/commit/(?P<ref>.+)", Handler.commit),
-    ("POST", f"/{REPO}.git/info/lfs/objects/batch", Handler.batch),
+    ("GET", f"{API}/{REPO}", Handler.info),
+    ("GET", f"{API}/{REPO}/revision/(?P<ref>.+)", Handler.info),
+    ("GET", f"{API}/{REPO}/tree/(?P<ref>[^/]+)(?P<folder>/.*)?", Handler.listing),
+    ("POST", f"{API}/{REPO}/branch/(?P<ref>.+)", Handler.branch),
+    ("POST", f"{API}/{REPO}/preupload/(?P<ref>.+)", Handler.preupload),
+    ("POST", f"{API}/{REPO}/commit/(?P<ref>.+)", Handler.commit),
+    ("POST", f"(?:/spaces)?/{REPO}.git/info/lfs/objects/batch", Handler.batch),
     ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.upload),
     ("GET HEAD", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.download),
     ("POST", "/lfs-verify", Handler.verify),

@@ -46,12 +46,17 @@ def large(folder):
     return header_only(folder / "large.png", 9_000, 9_000)
 
 
+def thread(folder):
+    return header_only(folder / "thread.png", 5_000_000, 2)
+
+
 REFUSED = {  # by the words that the sentence must hold
     "is not an image": text,
     "cannot be read": cut_short,
     "not an image; give a file of type": postscript,
     "more than 50 million pixels; give": huge,
     "more than 50 million pixels": large,
+    "at most 200 times the shorter": thread,
 }
 
 

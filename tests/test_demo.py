@@ -12,7 +12,7 @@ from hf_vtp.demo.room import UNPRUNED, Room
 from hf_vtp.measure.cli import UsageError
 from hf_vtp.visualize import shipped
 from hf_vtp.visualize.picture import read_picture
-from pictures import REFUSED, TAKEN
+from pictures import TAKEN
 
 pytestmark = pytest.mark.models
 QUESTION = "what is there ?"
@@ -125,70 +125,3 @@ def test_large_pictures_are_reduced_for_the_model():
 @pytest.mark.parametrize("make", TAKEN, ids=lambda make: make.__name__)
 def test_odd_uploads_are_answered(make, tmp_path):
     assert Room().ask(read_picture(make(tmp_path)), QUESTION, "llava", ["random"], 0.5).rows[1].kept == 72
-
-
-@pytest.fixture
-def page():
-    """scripts/demo/app.py; its page is not opened."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    import importlib.util
-    from pathlib import Path
-
-    file = Path(__file__).resolve().parent.parent / "scripts" / "demo" / "app.py"
-    spec = importlib.util.spec_from_file_location("hf_vtp_demo_app", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("words", REFUSED)
-def test_bad_uploads_are_a_sentence_in_the_page(page, words, tmp_path):
-    path = str(REFUSED[words](tmp_path))
-    shown, problem = page.choose(page.OWN, path)
-    assert shown is None
-    assert words.split(";")[0] in problem.replace("\\", "") and "\n" not in problem
-    for upload, said in ((path, problem), (None, "There is no picture to look at")):
-        said_then, numbers, pictures, _, _ = page.click(
-            Room(), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
-        )
-        assert said in said_then and numbers == "" and pictures == []
-
-
-def test_the_page_escapes_what_models_and_files_say(page):
-    rows = [rooms.Row(UNPRUNED, 4, 4, 10, 1.0, "<script>alert(1)</script>")]
-    assert "<script>" not in page.table(rows) and "&lt;script&gt;" in page.table(rows)
-    shown = page.sentence(UsageError("<img src=x> [a](http://b) is no image"))
-    assert "<img" not in shown and "[a](" not in shown
-
-
-def test_a_space_is_laid_out_whole(tmp_path, capsys):
-    """What is pushed runs by itself: its package comes from the folder, and every import is there."""
-    import importlib.util
-    import os
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    pytest.importorskip("gradio", reason="gradio is not installed")
-    script = Path(__file__).resolve().parent.parent / "scripts" / "push_demo.py"
-    spec = importlib.util.spec_from_file_location("push_demo", script)
-    push_demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(push_demo)
-    push_demo.main(["--to", str(tmp_path / "space")])
-    space = tmp_path / "space"
-    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "samples", "hf_vtp"):
-        assert (space / name).exists(), name
-    metadata = (space / "README.md").read_text().split("---")[1]
-    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    others = [
-        path
-        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if "hf_vtp" not in os.listdir(path or ".")
-    ]
-    code = "import app, hf_vtp; from hf_vtp.demo.room import Room; app.build(Room()); print(hf_vtp.__file__)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1].startswith(str(space))

@@ -101,6 +101,12 @@ def slide(page, value):
     box.press("Tab")
 
 
+def choose_method(page, name):
+    page.locator("#methods input").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    page.keyboard.press("Escape")
+
+
 def tokens(page):
     return [row[1] for row in numbers(page)]
 
@@ -114,25 +120,33 @@ def wait_for_tokens(page, wanted):
 
 def test_a_visit(page, tmp_path):
     assert page.locator("h1").inner_text() == "hf_vtp"
-    page.get_by_label("chelsea").check()
+    choose_method(page, "uniform")
     slide(page, 0.25)
     page.locator("#run").click()
     rows = numbers(page)
-    assert [row[0] for row in rows] == ["unpruned", "vtp", "random"]
-    assert [row[1] for row in rows] == ["144 of 144", "36 of 144", "36 of 144"]
+    assert [row[0] for row in rows] == ["unpruned", "vtp", "random", "uniform"]
+    assert [row[1] for row in rows] == ["144 of 144", *["36 of 144"] * 3]
     for row in rows[1:]:
         assert float(row[2]) < float(rows[0][2]) and float(row[4]) > 0 and row[6]
-    page.locator("#kept img").first.wait_for()
+    page.locator("#kept img").nth(2).wait_for()
+    last, frame = page.locator("#kept img").nth(2).bounding_box(), page.locator("#kept").bounding_box()
+    assert last["y"] + last["height"] <= frame["y"] + frame["height"]  # none is cut off
     with page.expect_download() as download:
         page.locator("#download").click()
     download.value.save_as(tmp_path / "kept.png")
     picture = Image.open(tmp_path / "kept.png")
-    # the picture that was chosen an instant before: chelsea is wider than high, the one before it square
-    assert picture.format == "PNG" and picture.width > 2 * 400 and picture.height < 360
+    assert picture.format == "PNG" and picture.width > 3 * 400 and picture.height > 400
     screenshot(page, "a_visit")
+    page.get_by_label("chelsea").check()
     slide(page, 0.5)
     page.locator("#run").click()
     wait_for_tokens(page, "72 of 144")
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "kept.png")
+    # the picture that was chosen an instant before: chelsea is wider than high, the scene before it square
+    assert Image.open(tmp_path / "kept.png").height < 360
+    screenshot(page, "a_photograph")
     assert page.elsewhere == []
 
 

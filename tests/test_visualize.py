@@ -1,106 +1,17 @@
-"""The user's own picture comes back with what pruning left: placed, dimmed, outlined, turned."""
+"""The user's own picture comes back with what pruning left: dimmed, outlined, turned, frame by frame."""
 
 import numpy as np
 import pytest
 import torch
-from models import clip, clip_vision
+from drawn import PROCESSORS, coordinates, made_up
 from PIL import Image
-from qwen import Qwen
-from transformers import CLIPImageProcessor, LlavaImageProcessor, Qwen2VLImageProcessor
-from vlm import Llava
 
-from hf_vtp import StageStats, VTPStats, apply_vtp, vtp, vtp_stats
-from hf_vtp.visualize import contact_sheet, draw_kept
+from hf_vtp import VTPStats
+from hf_vtp.visualize import draw_kept
 from hf_vtp.visualize.colours import group_colours, heat_colours
-from hf_vtp.visualize.geometry import covered
-from hf_vtp.visualize.look import Eyes, see
 from hf_vtp.visualize.views import GONE, views
 
 pytestmark = pytest.mark.models
-PLAIN = dict(do_normalize=False, do_rescale=False)
-SIDE = 24
-SQUARE = dict(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, **PLAIN)
-PROCESSORS = {
-    "crop": lambda: CLIPImageProcessor(**SQUARE),
-    "small crop": lambda: CLIPImageProcessor(**{**SQUARE, "size": {"shortest_edge": 32}}),
-    "crop beyond the picture": lambda: CLIPImageProcessor(**{**SQUARE, "size": {"shortest_edge": 16}}),
-    "stretch": lambda: CLIPImageProcessor(
-        size={"height": SIDE, "width": SIDE}, do_center_crop=False, **PLAIN
-    ),
-    "llava": lambda: LlavaImageProcessor(**SQUARE),
-    "llava padded": lambda: LlavaImageProcessor(**SQUARE, do_pad=True, image_mean=[1.0] * 3),
-}
-SIZES = [(200, 200), (300, 200), (200, 300), (417, 203), (90, 250)]
-
-
-def coordinates(width, height):
-    """A picture whose red says how far right a pixel is and whose green how far down, both of 250."""
-    x = np.linspace(0, 250, width).round().astype(np.uint8)
-    y = np.linspace(0, 250, height).round().astype(np.uint8)
-    return Image.fromarray(np.stack([*np.meshgrid(x, y), np.full((height, width), 255, np.uint8)], axis=-1))
-
-
-def cell_centres(box, rows, columns):
-    left, top, right, bottom = box
-    xs = left + (np.arange(columns) + 0.5) * (right - left) / columns
-    ys = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
-    return np.meshgrid(xs, ys)
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_patches_are_where_the_processor_took_them_from(name, size):
-    """What the real processor made of coordinates tells where each patch lies."""
-    processor, grid = PROCESSORS[name](), 6
-    seen = np.asarray(
-        processor(images=coordinates(*size), return_tensors="np")["pixel_values"][0], dtype=float
-    )
-    seen = seen.reshape(3, grid, SIDE // grid, grid, SIDE // grid).mean(axis=(2, 4))
-    xs, ys = cell_centres(covered(size, (1, grid, grid), processor), grid, grid)
-    cell = (xs[0, 1] - xs[0, 0]) / size[0] * 250, (ys[1, 0] - ys[0, 0]) / size[1] * 250
-    # patches wholly on the picture: padding says nothing of where it is
-    on = (seen[2] > 250) & (xs >= 0) & (xs <= size[0]) & (ys >= 0) & (ys <= size[1])
-    if "padded" in name:  # its padding is as blue as the picture
-        half = (xs[0, 1] - xs[0, 0]) / 2, (ys[1, 0] - ys[0, 0]) / 2
-        on &= (xs >= half[0]) & (xs <= size[0] - half[0]) & (ys >= half[1]) & (ys <= size[1] - half[1])
-    assert on.any()
-    assert np.abs(seen[0] - xs / size[0] * 250)[on].max() < max(2.5, 0.35 * cell[0])
-    assert np.abs(seen[1] - ys / size[1] * 250)[on].max() < max(2.5, 0.35 * cell[1])
-
-
-@pytest.mark.parametrize("size", [(100, 60), (60, 133), (20, 30)], ids=str)
-def test_qwens_units_cover_the_whole_picture(size):
-    processor = Qwen2VLImageProcessor(patch_size=4, merge_size=2, **PLAIN)
-    made = processor(images=coordinates(*size), return_tensors="pt")
-    _, rows, columns = (made["image_grid_thw"][0] // torch.tensor([1, 2, 2])).tolist()
-    patches = made["pixel_values"].reshape(rows, columns, 4, 3, 2, 16).float().mean(dim=(2, 4, 5)).numpy()
-    for told in (processor, None):
-        xs, ys = cell_centres(covered(size, (1, rows, columns), told), rows, columns)
-        assert np.abs(patches[..., 0] - xs / size[0] * 250).max() < 8
-        assert np.abs(patches[..., 1] - ys / size[1] * 250).max() < 8
-
-
-def test_without_the_processor_a_crop_is_refused_not_stretched():
-    with pytest.raises(ValueError, match="give the image processor"):
-        covered((300, 200), (1, 6, 6))
-    assert covered((200, 200), (1, 6, 6)) == (0, 0, 200, 200)
-
-
-def test_steps_that_are_not_known_are_refused():
-    odd = CLIPImageProcessor(size={"max_height": 24, "max_width": 24}, do_center_crop=False)
-    with pytest.raises(ValueError, match="which is not known; choose a size"):
-        covered((300, 200), (1, 6, 6), odd)
-    with pytest.raises(ValueError, match="pads in a way that is not known"):
-        covered((300, 200), (1, 6, 6), CLIPImageProcessor(do_pad=True, **SQUARE))
-
-
-def made_up(keep, assignment, grid=(1, 2, 3), scores=None, layer=0):
-    count = int(np.prod(grid))
-    scores = torch.arange(float(count)) if scores is None else scores
-    stage = StageStats(
-        layer, [torch.tensor(keep)], [torch.tensor(assignment)], [torch.ones(len(keep))], [scores]
-    )
-    return VTPStats([count], [len(keep)], [torch.tensor(keep)], [grid], [stage])
 
 
 def cells(picture, rows=2, columns=3, side=40):
@@ -240,85 +151,31 @@ def test_huge_sheets_are_reduced():
     assert draw_kept(picture, stats).width * draw_kept(picture, stats).height < 1.3 * 64_000_000
 
 
-MODELS = {
-    "clip": (lambda: clip("CLIPModel"), "crop"),
-    "vision": (clip_vision, "crop"),
-    "llava": (Llava.model, "llava padded"),
-    "qwen": (Qwen.model, None),
-}
-
-
-def family(name):
-    make, processor = MODELS[name]
-    if processor is None:
-        return Eyes(
-            make(),
-            Qwen2VLImageProcessor(patch_size=4, merge_size=2, size=dict(shortest_edge=64, longest_edge=9999)),
-        )
-    return Eyes(make(), PROCESSORS[processor]())
-
-
-@pytest.mark.parametrize("method", ["vtp", "tome", "visionzip", "dynamic", "gtp"])
-@pytest.mark.parametrize("name", MODELS)
-def test_every_family_is_drawn_and_kept_patches_are_clear(name, method):
-    eyes, picture = family(name), Image.effect_noise((90, 60), 90).convert("RGB")
-    apply_vtp(eyes.model, method=method, keep_ratio=0.4)
-    see(eyes, picture)
-    stats = vtp_stats(eyes.model)
-    drawn = np.asarray(draw_kept(picture, stats, eyes.image_processor, stage=-1), dtype=int)
-    assert drawn.shape == (60, 90, 3)
-    frames, rows, columns = stats.grids[0]
-    xs, ys = (
-        c.ravel()
-        for c in cell_centres(covered((90, 60), (1, rows, columns), eyes.image_processor), rows, columns)
-    )
-    before, kept = np.asarray(picture, dtype=int), set(stats.keep_indices[0].tolist())
-    for n, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        if 0 <= x < 90 and 0 <= y < 60:
-            same = (drawn[int(y), int(x)] == before[int(y), int(x)]).all()
-            assert same if n in kept else not same or abs(before[int(y), int(x), 0] - 60) < 12
-
-
-def test_several_images_of_one_forward():
-    model = apply_vtp(Qwen.model(), method="uniform", keep_ratio=0.5)
-    model(**Qwen.inputs((1, 2)))
-    stats = vtp_stats(model)
-    for i, (_, rows, columns) in enumerate(stats.grids):
-        picture = Image.new("RGB", (columns * 20, rows * 20))
-        assert draw_kept(picture, stats, image_index=i).size == picture.size
-
-
-def test_a_contact_sheet_has_a_row_a_method_and_leaves_the_model_as_it_was():
-    eyes = family("clip")
-    pictures = [Image.effect_noise(size, 90) for size in ((90, 60), (40, 60))]
-    apply_vtp(eyes.model, keep_ratio=0.9)
-    with vtp(eyes.model, keep_ratio=0.9):
-        one = contact_sheet(eyes.model, eyes.image_processor, pictures[:1], ["vtp"], [0.5], panel=64)
-        two = contact_sheet(
-            eyes.model, eyes.image_processor, pictures[:1], ["vtp", "random"], [0.5], panel=64
-        )
-        wide = contact_sheet(
-            eyes.model, eyes.image_processor, pictures, ["vtp", "random"], [0.7, 0.5], panel=64
-        )
-    assert two.height > one.height and two.width >= one.width
-    assert wide.height > two.height and wide.width > two.width
-    see(eyes, pictures[0].convert("RGB"))
-    assert vtp_stats(eyes.model).num_kept == [round(0.9 * 36)]
-
-
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (dict(images=[]), "1 to 1000 pictures, not 0"),
-        (dict(panel=3), "at least 32"),
-        (dict(text="what ?"), "needs the model's tokenizer"),
-        (dict(methods=["nonsense"]), "unknown method"),
-        (dict(keep_ratios=[2.0]), "keep_ratio must lie"),
+        (dict(image="photo.png"), "image must be a PIL image or the list of a video's frames, not str"),
+        (dict(image=np.zeros((80, 120, 3))), "not ndarray"),
+        (dict(image=None), "not NoneType"),
+        (dict(stats=None), "what vtp_stats"),
+        (dict(stage=0.5), "stage must be from 0 to 0, or -1, not 0.5"),
+        (dict(stage="last"), "stage must be from 0"),
+        (dict(image_index="0"), "image_index must be from 0 to 0"),
+        (dict(processor="clip"), "str is no image processor"),
     ],
+    ids=str,
 )
-def test_a_contact_sheet_refuses(told, message):
-    eyes = family("clip")
-    told = dict(images=[Image.new("RGB", (60, 60))], methods=["vtp"], keep_ratios=[0.5]) | told
-    with pytest.raises(ValueError, match=message):
-        contact_sheet(eyes.model, eyes.image_processor, **told)
-    assert not hasattr(eyes.model, "_vtp")
+def test_what_is_of_another_type_is_one_sentence(told, message):
+    told = dict(image=Image.new("RGB", (120, 80)), stats=made_up([0], [0] * 6)) | told
+    with pytest.raises((TypeError, ValueError), match=message):
+        draw_kept(**told)
+
+
+def test_a_list_of_pictures_is_not_taken_for_one():
+    """A batch given as a list would show the first of it, whatever image_index says."""
+    batch = [Image.new("RGB", (120, 80))] * 3
+    with pytest.raises(ValueError, match="image_index says which of a batch"):
+        draw_kept(batch, made_up([0], [0] * 6))
+    with pytest.raises(ValueError, match="not a list of 2"):
+        draw_kept(batch[:2], made_up([0], [0] * 6), PROCESSORS["crop"]())
+    assert draw_kept(batch[:2], made_up([0], [0] * 6)).size == (120, 80)  # a clip of two frames

@@ -101,6 +101,13 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(script, photo, tmp_p
     assert list(tmp_path.glob("*kept*")) == []
 
 
+def test_the_picture_itself_is_not_written_over(script, photo, capsys):
+    before = Path(photo).read_bytes()
+    assert run(script.main, [photo, "--out", photo]) == 2
+    assert "is one of the pictures; give another name" in capsys.readouterr().err
+    assert Path(photo).read_bytes() == before
+
+
 def test_other_files_than_png_are_refused(script, photo, tmp_path, capsys):
     assert run(script.main, [photo, "--out", str(tmp_path / "kept.exe")]) == 2
     assert "must end in one of .png" in capsys.readouterr().err
@@ -109,7 +116,7 @@ def test_other_files_than_png_are_refused(script, photo, tmp_path, capsys):
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_is_no_picture_is_one_sentence_before_it_is_decoded(words, tmp_path, monkeypatch):
     path = REFUSED[words](tmp_path)
-    if "pixels" in words:
+    if "pixels" in words or "times" in words:
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     with pytest.raises(UsageError, match=words) as caught:
         read_picture(path)

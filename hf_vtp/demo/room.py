@@ -87,7 +87,7 @@ class Room:
         picture = picture.convert("RGB")
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         with self.lock:
-            eyes, trained = self._model(model)
+            eyes, trained = self.open(model)
             task = make_task(eyes, picture, question)
             try:
                 return self._compare(eyes, trained, task, picture, configs, heat_map)
@@ -133,11 +133,13 @@ class Room:
         ]
         return Shown(found, pictures, sheet(found[1:], pictures), trained)
 
-    def _model(self, name: str) -> tuple[Eyes, bool]:
+    def open(self, name: str) -> tuple[Eyes, bool]:
+        """The model of that name and whether it is trained; raises UsageError for one that cannot be had."""
         if not isinstance(name, str) or not name.strip():
             raise UsageError("no model is named; choose one of the list, or a folder or a name on the Hub")
+        name = name.strip()
         if name not in self.models:
-            self.models[name] = open_model(name.strip(), str(self.device))
+            self.models[name] = open_model(name, str(self.device))
             if len(self.models) > MOST_MODELS:
                 self.models.popitem(last=False)
         self.models.move_to_end(name)

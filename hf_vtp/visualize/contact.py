@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image
 
-from ..measure.decode import as_rgb
+from ..measure.decode import upright_rgb
 from ..patch import vtp, vtp_stats
 from . import layout
 from .kept import draw_kept
-from .look import Eyes, see
+from .look import Eyes, reading_text, see
 
 MOST_CELLS = 1000
 LETTERS = 15  # pixels
@@ -37,19 +38,28 @@ def contact_sheet(
     Args:
         model: any model that can be pruned.
         processor: its image processor, or a processor that has one (and a tokenizer).
-        images: upright pictures, of any sizes.
+        images: pictures of any sizes and modes; where their EXIF says so, they are turned first.
         layer: where tokens leave, as in VTPConfig.
         heat_map: show the scores of the first stage instead.
         text: a question, for methods that compare tokens with the prompt; needs the tokenizer.
         panel: longer side of a picture in pixels.
 
-    Raises ValueError for what VTPConfig refuses, for no images, methods or ratios, and for too many.
+    Raises ValueError for what VTPConfig refuses, for no images, methods or ratios, and for too many or too
+    large ones; TypeError where one is given instead of a list.
     """
+    for name, given in (("images", images), ("methods", methods), ("keep_ratios", keep_ratios)):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise TypeError(f"{name} must be a list, not {type(given).__name__}")
+    if wrong := [image for image in images if not isinstance(image, Image.Image)]:
+        raise TypeError(f"images must be PIL images, not {type(wrong[0]).__name__}")
     cells = len(images) * len(methods) * len(keep_ratios)
     if not 0 < cells <= MOST_CELLS:
         raise ValueError(f"a contact sheet has 1 to {MOST_CELLS} pictures, not {cells}; choose fewer or more")
-    if panel < 32:
-        raise ValueError(f"panel must be at least 32 pixels, not {panel}")
+    if not isinstance(panel, int) or panel < 32:
+        raise ValueError(f"panel must be at least 32 pixels, a whole number, not {panel}")
+    if cells * panel**2 > layout.LARGEST_SHEET:
+        most = math.isqrt(layout.LARGEST_SHEET // cells)
+        raise ValueError(f"panel must be at most {most} pixels on a sheet of {cells} pictures, not {panel}")
     eyes = Eyes(
         model,
         getattr(processor, "image_processor", processor),
@@ -57,17 +67,19 @@ def contact_sheet(
     )
     if text is not None and eyes.tokenizer is None:
         raise ValueError("text needs the model's tokenizer; give tokenizer= or a processor that has one")
+    if eyes.answers and not text and (asking := reading_text(methods)):
+        raise ValueError(f"{asking[0]} compares image tokens with a question; give one as text")
     margin = max(layout.font(LETTERS).getlength(method) for method in methods)
     blocks = [
         _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, int(margin) + 6)
-        for image in images
+        for image in map(upright_rgb, images)
     ]
     return layout.framed(layout.stack(blocks, gap=2 * layout.GAP))
 
 
 def _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, margin) -> Image.Image:
-    """The rows of one image."""
-    rows, plain = [], thumbnail(as_rgb(image), panel)
+    """The rows of one image (RGB, upright)."""
+    rows, plain = [], thumbnail(image, panel)
     for i, method in enumerate(methods):
         drawn = []
         for ratio in keep_ratios:

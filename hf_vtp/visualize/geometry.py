@@ -20,7 +20,9 @@ def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -
         _refuse_other_shape(size, grid)
         return 0.0, 0.0, float(size[0]), float(size[1])
     processor = getattr(processor, "image_processor", processor)
-    if getattr(processor, "merge_size", None):  # Qwen: resized as a whole to whole merge units
+    if not hasattr(processor, "do_resize"):
+        raise ValueError(f"{type(processor).__name__} is no image processor; give that of the model")
+    if has_frames(processor):  # Qwen: resized as a whole to whole merge units
         return 0.0, 0.0, float(size[0]), float(size[1])
     width, height = size
     left = top = 0.0
@@ -40,6 +42,11 @@ def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -
         top += (new_height - crop_height) // 2 * per_y
         new_width, new_height = crop_width, crop_height
     return left, top, left + new_width * per_x, top + new_height * per_y
+
+
+def has_frames(processor) -> bool:
+    """Whether what this (image) processor makes may be a video: only Qwen's is."""
+    return bool(getattr(getattr(processor, "image_processor", processor), "merge_size", None))
 
 
 def _resized(width: int, height: int, processor) -> tuple[int, int]:

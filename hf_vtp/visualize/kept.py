@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageOps
 
 from ..measure.decode import as_rgb
 from ..stats import VTPStats
 from . import layout
-from .geometry import covered
+from .geometry import covered, has_frames
 from .paint import paint
 from .views import View, views
 
 ORIENTATION = 0x0112  # EXIF: how the stored raster is to be turned
 PER_ROW = 4  # panels
+FRAMES_PER_GROUP = 2  # of a video, at most: Qwen's temporal patch
 
 
 def draw_kept(
@@ -49,17 +50,20 @@ def draw_kept(
             Without it a single picture comes back at its own size.
         scale: pictures are drawn so many times as large, for small ones.
 
-    Raises ValueError for an image, a stage or a scale that there is not, and where the processor is needed.
+    Raises ValueError for an image, a stage or a scale that there is not, for more pictures than were seen at
+    that place, and where the processor is needed; TypeError for what is no picture or no VTPStats.
     """
+    if not isinstance(stats, VTPStats):
+        raise TypeError(f"stats must be what vtp_stats(model) returns, not {type(stats).__name__}")
     found = views(stats, image_index)
     if stage is not None:
-        if not -len(found) <= stage < len(found):
-            raise ValueError(f"stage must be from 0 to {len(found) - 1}, or -1, not {stage}")
+        if not isinstance(stage, int) or not -len(found) <= stage < len(found):
+            raise ValueError(f"stage must be from 0 to {len(found) - 1}, or -1, not {stage!r}")
         found = [found[stage]]
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number of at least 1, not {scale!r}")
     grid = found[0].owner.shape
-    frames = _frames(image, grid[0])
+    frames = _frames(image, grid[0], processor)
     labels = (len(found) > 1 or heat_map) if labels is None else labels
     shrink = min(1.0, math.sqrt(layout.LARGEST_SHEET / (_area(frames) * scale**2 * len(found))))
     panels = []
@@ -85,9 +89,19 @@ def describe(view: View, heat_map: bool = False) -> str:
     return text
 
 
-def _frames(image: Image.Image | Sequence[Image.Image], groups: int) -> list[Image.Image]:
+def _frames(image: Image.Image | Sequence[Image.Image], groups: int, processor) -> list[Image.Image]:
     """The first frame of each group of frames; a picture is a single one."""
-    frames = [image] if isinstance(image, Image.Image) else list(image)
+    several = isinstance(image, Iterable) and not isinstance(image, Image.Image)
+    frames = list(image) if several else [image]
+    if not all(isinstance(frame, Image.Image) for frame in frames):
+        kind = type(image).__name__
+        raise TypeError(f"image must be a PIL image or the list of a video's frames, not {kind}")
+    moving = processor is None or has_frames(processor)
+    if groups == 1 and len(frames) > (FRAMES_PER_GROUP if moving else 1):
+        raise ValueError(
+            f"this forward saw one picture at that place; give that one, not a list of {len(frames)} "
+            "(image_index says which of a batch it is)"
+        )
     if len(frames) < groups or (groups == 1 and not frames):
         raise ValueError(
             f"this forward saw {groups} groups of frames; give the list of all frames, not {len(frames)}"

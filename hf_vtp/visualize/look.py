@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from transformers import (
 
 from ..measure.cli import UsageError
 from ..measure.hub import load
+from ..methods import list_methods
 
 MODELS = {
     "clip": CLIPModel,
@@ -72,6 +74,12 @@ def see(eyes: Eyes, image: Image.Image, text: str | None = None) -> None:
         else:
             look = getattr(eyes.model, "get_image_features", eyes.model)
             look(**pixels(eyes, [image]))
+
+
+def reading_text(methods: Iterable[str]) -> list[str]:
+    """Those of the methods, known or not, that compare image tokens with the prompt's text."""
+    known = list_methods()
+    return [name for name in methods if name in known and "text" in known[name]["needs"]]
 
 
 def pixels(eyes: Eyes, images: list[Image.Image]) -> dict[str, Tensor]:

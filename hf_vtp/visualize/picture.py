@@ -14,13 +14,14 @@ from ..measure.decode import BROKEN, upright_rgb
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 50_000_000
+MOST_STRETCH = 200  # longer by shorter side: some models enlarge the shorter one, Qwen refuses more
 
 
 def read_picture(path: str | os.PathLike) -> Image.Image:
     """The first frame of an image file, upright and in 8-bit RGB.
 
-    Raises UsageError for what is no image, is broken or larger than MOST_BYTES or MOST_PIXELS; the latter are
-    known from the file's header, before memory is taken.
+    Raises UsageError for what is no image, is broken, larger than MOST_BYTES or MOST_PIXELS or longer than
+    MOST_STRETCH; pixels are known from the file's header, before memory is taken.
     """
     name = Path(path).name
     try:
@@ -31,6 +32,11 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
+                if max(image.size) > MOST_STRETCH * min(image.size):
+                    raise UsageError(
+                        f"{name} has {image.width} x {image.height} pixels; give a picture whose longer "
+                        f"side is at most {MOST_STRETCH} times the shorter"
+                    )
                 return upright_rgb(image)
     except Image.DecompressionBombError:
         most = f"{MOST_PIXELS // 10**6} million pixels"

@@ -41,8 +41,8 @@ class View:
 
 def views(stats: VTPStats, image_index: int = 0) -> list[View]:
     """One View per stage; raises ValueError if there is no such image."""
-    if not 0 <= image_index < len(stats.grids):
-        raise ValueError(f"image_index must be from 0 to {len(stats.grids) - 1}, not {image_index}")
+    if not isinstance(image_index, int) or not 0 <= image_index < len(stats.grids):
+        raise ValueError(f"image_index must be from 0 to {len(stats.grids) - 1}, not {image_index!r}")
     grid = tuple(int(n) for n in stats.grids[image_index])
     count = int(np.prod(grid))
     owner = np.arange(count)  # the place of a token's group among those that are left

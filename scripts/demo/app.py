@@ -1,11 +1,11 @@
-"""The demo's page: knobs, and where results appear. What happens on a click is in hf_vtp/demo."""
+"""The demo's page: knobs, and where results appear. What they do is in hf_vtp/demo."""
 
 from __future__ import annotations
 
-import html
 import os
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
@@ -13,46 +13,29 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 import gradio as gr
 from transformers.utils import logging
 
-from hf_vtp.demo.room import METHODS, MOST_METHODS, PANEL, UNPRUNED, Room, Row
-from hf_vtp.measure.cli import UsageError
+from hf_vtp.demo.room import METHODS, MOST_METHODS, PANEL, Room
+from hf_vtp.demo.words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
+from hf_vtp.measure.cli import UsageError, first_sentence
 from hf_vtp.visualize.contact import thumbnail
 from hf_vtp.visualize.picture import MOST_BYTES, read_picture
 from hf_vtp.visualize.shipped import STAND_INS, shipped_folder
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").iterdir())}
 OWN = "your own"
-QUESTIONS = {"clip": "a red circle, a green square, a blue star", None: "what color is the circle ?"}
+QUESTIONS = {
+    "clip": "a yellow triangle, a red circle, a blue cross",
+    None: "what color is the triangle ?",  # there is one in most of the scenes
+}
+KEPT = 6 * 3600  # seconds that an upload and a result stay on the disk
 # no font of another host: the page works without a network
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-CSS = """
-#numbers table, #numbers th, #numbers td, #numbers tr { border: none !important; }
-#numbers tr + tr, #numbers tbody tr { border-top: 1px solid #8884 !important; }
-#numbers td:nth-child(2) { white-space: nowrap; }
-#numbers table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-#numbers th, #numbers td { padding: 4px 10px; text-align: right; }
-#numbers th:first-child, #numbers td:first-child, #numbers th:last-child, #numbers td:last-child
-  { text-align: left; }
-#problem p { color: #b3261e; font-weight: 600; }
-"""
-INTRO = """# hf_vtp
-What a vision-language model still sees when `apply_vtp(model, keep_ratio=…)` prunes its image tokens.
-Dropped patches are dimmed; absorbed ones are half dimmed, inside a line in the colour of the token that
-took them; what the model's preprocessing cropped away is hatched."""
-RANDOM = (
-    "**This model's weights are random**, since no trained one lies in `tests/testbed`: its answers "
-    "are meaningless, and the patches it keeps show how methods work, not what matters in a picture."
-)
-UNITS = (
-    "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the "
-    "latter the median of a few runs on a machine that others may be using."
-)
 
 
 def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks:
     """The page; with `any_model` a visitor may name a folder or a model on the Hub."""
     choices = list(STAND_INS) if model in STAND_INS else [model, *STAND_INS]
     first = next(iter(SAMPLES))
-    with gr.Blocks(title="hf_vtp", analytics_enabled=False) as page:
+    with gr.Blocks(title="hf_vtp", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as page:
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -94,10 +77,11 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                 heat_map = gr.Checkbox(False, label="Show scores as a heat map", elem_id="heat")
                 run = gr.Button("Run", variant="primary", elem_id="run")
             with gr.Column(scale=3, min_width=420):
-                problem = gr.Markdown(elem_id="problem")
+                problem = gr.HTML(elem_id="problem")
                 numbers = gr.HTML(elem_id="numbers")
                 gallery = gr.Gallery(
                     label="What is kept",
+                    show_label=False,  # it would lie on the first picture
                     columns=2,
                     object_fit="contain",
                     format="png",
@@ -107,13 +91,17 @@ def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks
                 download = gr.DownloadButton("Download the picture", visible=False, elem_id="download")
                 note = gr.Markdown(elem_id="note")
 
+        def visit(*given):
+            with tempfile.TemporaryDirectory(prefix="hf_vtp-") as folder:
+                yield click(room, folder, *given)  # gradio copies the file before it comes back here
+
         told = dict(show_progress="hidden", api_visibility="private")
         name.change(lambda n: QUESTIONS.get(n, QUESTIONS[None]), name, question, **told)
         sample.change(choose, [sample, upload], [shown, problem], **told)
         # a second upload changes no radio button, so it is shown from here too
         upload.upload(lambda path: (OWN, *choose(OWN, path)), upload, [sample, shown, problem], **told)
         run.click(
-            lambda *given: click(room, *given),
+            visit,
             [sample, upload, question, name, methods, ratio, heat_map],
             [problem, numbers, gallery, download, note],
             api_visibility="private",
@@ -141,6 +129,7 @@ def choose(sample: str, upload: str | None):
 
 def click(
     room: Room,
+    folder: str,
     sample: str,
     upload: str | None,
     question: str,
@@ -149,54 +138,36 @@ def click(
     ratio: float,
     heat_map: bool,
 ):
-    """What "Run" shows: (a problem, the table, the pictures, the download, a note)."""
+    """What "Run" shows: (a problem, the table, the pictures, the download out of `folder`, a note)."""
+    nothing = ("", [], gr.DownloadButton(visible=False), "")
     try:
         picture = read_picture(chosen(sample, upload))
         found = room.ask(picture, question, model, methods, ratio, heat_map)
     except UsageError as error:
-        return sentence(error), "", [], gr.DownloadButton(visible=False), ""
+        return sentence(error), *nothing
+    except Exception as error:  # whatever a picture or a model of theirs made go wrong
+        traceback.print_exc()
+        return sentence(f"this cannot be done ({type(error).__name__}: {first_sentence(error)})"), *nothing
     captions = [f"{row.method}: {row.kept} of {row.tokens} tokens" for row in found.rows[1:]]
-    folder = tempfile.mkdtemp(prefix="hf_vtp-", dir=os.environ.get("GRADIO_TEMP_DIR"))
     file = Path(folder) / "kept.png"
     found.sheet.save(file)
     pictures = list(zip(found.pictures, captions, strict=True))
-    note = UNITS if found.trained else f"{RANDOM}\n\n{UNITS}"
+    about = [TESTBED if found.trained else RANDOM] if model in STAND_INS else []
+    note = "\n\n".join([*about, UNITS])
     return "", table(found.rows), pictures, gr.DownloadButton(value=str(file), visible=True), note
 
 
-def sentence(error: Exception) -> str:
-    """The problem in plain text: a file's name may hold Markdown or HTML."""
-    text = html.escape(str(error)[:400])
-    text = "".join(f"\\{c}" if c in "\\`*_[]()#!|<>~$" else c for c in text)
-    return f"{text[0].upper()}{text[1:]}." if text.split()[0].isalpha() else f"{text}."
-
-
-def table(rows: list[Row]) -> str:
-    """The numbers as HTML; a model's words are escaped."""
-    whole = next(row for row in rows if row.method == UNPRUNED)
-    lines = []
-    for row in rows:
-        cells = (
-            row.method,
-            f"{row.kept} of {row.tokens}",
-            f"{row.flops / 1e9:.3g}",
-            f"{row.flops / whole.flops:.0%}",
-            f"{row.milliseconds:.1f}",
-            f"{row.milliseconds / whole.milliseconds:.0%}",
-            row.answer,
-        )
-        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    names = ("method", "tokens", "GFLOPs", "of all", "ms", "of all", "answer")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
 def serve(model: str = "llava", host: str = "127.0.0.1", port: int | None = None, wait: bool = True, **told):
-    """Open the page; returns (the page, its address) once it answers, or after it was closed with `wait`."""
+    """Open the page; returns (the page, its address) once it answers, or after it was closed with `wait`.
+
+    Raises UsageError for a model that cannot be had.
+    """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     on_the_hub = "SPACE_ID" in os.environ  # there a visitor must not fill the machine with models of theirs
-    page = build(Room(**told), model, any_model=not on_the_hub)
+    room = Room(**told)
+    room.open(model)  # a name that leads nowhere is said now, not to the first visitor
+    page = build(room, model, any_model=not on_the_hub)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,

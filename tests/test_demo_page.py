@@ -1,0 +1,125 @@
+"""What the demo's page shows and says, without a browser; needs gradio where it is about its parts."""
+
+import html
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hf_vtp.demo import room as rooms
+from hf_vtp.demo import words
+from hf_vtp.demo.room import UNPRUNED, Room, Row, Shown
+from hf_vtp.measure.cli import UsageError, run
+from hf_vtp.visualize import shipped
+from pictures import REFUSED
+
+pytestmark = pytest.mark.models
+QUESTION = "what is there ?"
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(rooms, "ROUNDS", 1)
+    monkeypatch.setattr("hf_vtp.demo.answer.NEW_TOKENS", 4)
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(Path(name).stem, SCRIPTS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def page():
+    """scripts/demo/app.py; its page is not opened."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    return script("demo/app.py")
+
+
+@pytest.mark.parametrize("wanted", REFUSED)
+def test_bad_uploads_are_a_sentence_in_the_page(page, wanted, tmp_path):
+    path = str(REFUSED[wanted](tmp_path))
+    shown, problem = page.choose(page.OWN, path)
+    assert shown is None
+    assert wanted.split(";")[0] in problem and "\n" not in problem
+    for upload, said in ((path, problem), (None, "There is no picture to look at")):
+        said_then, numbers, pictures, _, _ = page.click(
+            Room(), str(tmp_path), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
+        )
+        assert said in said_then and numbers == "" and pictures == []
+
+
+def test_the_page_escapes_what_models_and_files_say():
+    rows = [Row(UNPRUNED, 4, 4, 10, 1.0, "<script>alert(1)</script>")]
+    assert "<script>" not in words.table(rows) and "&lt;script&gt;" in words.table(rows)
+    assert "<img" not in words.sentence(UsageError("<img src=x> is no image"))
+
+
+def test_a_problem_is_a_paragraph_of_plain_words():
+    shown = words.sentence(UsageError("unknown method 'kn_orm'; choose from ['vtp', 'a*b*c']"))
+    assert html.unescape(shown) == "<p>Unknown method 'kn_orm'; choose from ['vtp', 'a*b*c'].</p>"
+    assert words.sentence("my photo.png is broken") == "<p>My photo.png is broken.</p>"
+    assert words.sentence("photo.png is no image.") == "<p>photo.png is no image.</p>"
+
+
+def test_whatever_goes_wrong_is_a_sentence_and_the_page_lives(page, tmp_path, monkeypatch, capsys):
+    room, asked = Room(), (page.OWN, str(tmp_path / "own.png"), QUESTION, "llava", ["random"], 0.5, False)
+    Image.new("RGB", (60, 60)).save(tmp_path / "own.png")
+    with monkeypatch.context() as broken:
+        broken.setattr(room, "ask", lambda *_: {}["no such key"])
+        problem, *rest = page.click(room, str(tmp_path), *asked)
+    assert problem == "<p>This cannot be done (KeyError: &#x27;no such key&#x27;).</p>" and rest[0] == ""
+    assert "Traceback" in capsys.readouterr().err  # for whoever runs the page
+    problem, numbers, pictures, _, note = page.click(room, str(tmp_path), *asked)
+    assert problem == "" and "72 of 144" in numbers and len(pictures) == 1
+    assert "weights are random" in note and (tmp_path / "kept.png").is_file()
+
+
+def test_the_page_says_what_the_testbeds_models_know(page, tmp_path, monkeypatch):
+    picture = str(page.SAMPLES[next(iter(page.SAMPLES))])
+    made = Shown([Row(UNPRUNED, 4, 4, 10, 1.0, "red")], [], Image.new("RGB", (9, 9)), trained=True)
+    room = Room()
+    monkeypatch.setattr(room, "ask", lambda *_: made)
+    for model, said in (("llava", True), ("my/folder", False)):
+        note = page.click(room, str(tmp_path), page.OWN, picture, QUESTION, model, ["vtp"], 0.5, False)[-1]
+        assert ("trained on drawn scenes" in note) == said and "FLOPs" in note
+
+
+def test_a_model_that_is_not_there_ends_the_script_in_one_sentence(monkeypatch, capsys):
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    demo = script("demo.py")
+    monkeypatch.setattr("gradio.Blocks.launch", lambda *_, **__: pytest.fail("opened"))
+    assert run(demo.main, ["--model", "nobody/nothing"]) == 2
+    said = capsys.readouterr()
+    assert "is not in the local cache" in said.err and "open http" not in said.out
+
+
+def test_a_space_is_laid_out_whole(tmp_path, capsys):
+    """What is pushed runs by itself: its package comes from the folder, and every import is there."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    push_demo = script("push_demo.py")
+    push_demo.main(["--to", str(tmp_path / "space")])
+    space = tmp_path / "space"
+    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "samples", "hf_vtp"):
+        assert (space / name).exists(), name
+    metadata = (space / "README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
+    others = [
+        path
+        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if "hf_vtp" not in os.listdir(path or ".")
+    ]
+    code = "import app, hf_vtp; from hf_vtp.demo.room import Room; app.build(Room()); print(hf_vtp.__file__)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1].startswith(str(space))
