@@ -76,6 +76,13 @@ def first_argmax(x: Tensor) -> Tensor:
     return torch.where(hit, places, x.shape[-1] - 1).amin(dim=-1)
 
 
+def top_mask(x: Tensor, count: int) -> Tensor:
+    """The `count` largest of each row of `x` [..., N] as bool, ties to the lower index."""
+    least = x.topk(count, dim=-1).values[..., -1:]  # the values are certain, whatever the order of ties
+    above, level = x > least, x == least
+    return above | (level & (level.cumsum(dim=-1) <= count - above.sum(dim=-1, keepdim=True)))
+
+
 def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     """Sums of the rows of `x` [B, N, D] that share a group, [B, num_groups, D].
 
