@@ -95,3 +95,15 @@ def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
         member = assignment.unsqueeze(1) == groups[start:stop, None]  # [B, groups, N]
         sums.append(member.to(x.dtype) @ x)
     return torch.cat(sums, dim=1)
+
+
+def group_mean(x: Tensor, weights: Tensor, assignment: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Means of the rows of `x` [B, N, D] that share a group, weighted by `weights` [B, N], in float32.
+
+    Returns them, [B, num_groups, D], zero for a group without weight, and the groups' own weights [B,
+    num_groups].
+    """
+    weights = weights.unsqueeze(-1)  # [B, N, 1]
+    total = group_sum(weights, assignment, num_groups)
+    mean = group_sum(x.float() * weights, assignment, num_groups) / total.clamp(min=1e-12)
+    return mean, total.squeeze(-1)
