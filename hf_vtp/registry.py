@@ -67,7 +67,8 @@ class Entry:
 
 def limit_of(entries: Iterable[Entry]) -> int | None:
     """The most tokens an image may have for all of these entries, None if any number."""
-    return min((entry.limit for entry in entries if entry.limit is not None), default=None)
+    limits = [entry.limit for entry in entries if entry.limit is not None]
+    return min(limits) if limits else None  # torch.compile does not know min's default
 
 
 def check_bounds(name: str, option: str, value: object, kind: type, bounds: range | tuple) -> None:
