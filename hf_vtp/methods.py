@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .mergers import MERGERS
-from .registry import Table
+from .registry import Table, limit_of
 from .scorers import SCORERS
 from .selectors import SELECTORS
 
@@ -258,7 +258,6 @@ def describe(method: Method) -> dict[str, str]:
     rows = [table[getattr(method, part)] for part, table in PARTS.items()]
     needs = sorted({need for row in rows for need in row.needs})
     ratios = [row.keep_ratio for row in rows if row.keep_ratio != "exact"]
-    limits = [str(row.limit) for row in rows if row.limit]
     where = {None: "early in the tower", "output": "after the tower (CLIP: early)"}
     return {
         **{part: getattr(method, part) for part in PARTS},
@@ -266,7 +265,7 @@ def describe(method: Method) -> dict[str, str]:
         "models": "with a prompt" if "text" in needs else "all",
         "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
         "keep_ratio": ratios[0] if ratios else "exact",
-        "limit": limits[0] if limits else "",
+        "limit": str(limit_of(rows) or ""),
         "summary": method.summary,
         "paper": method.paper,
     }

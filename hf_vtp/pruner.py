@@ -10,7 +10,7 @@ from torch import Tensor
 from .config import VTPConfig
 from .mergers.lloyd import lloyd
 from .methods import PARTS
-from .registry import Entry
+from .registry import Entry, limit_of
 from .tokens import VisionTokens, take
 
 
@@ -42,6 +42,11 @@ def needs(config: VTPConfig) -> set[str]:
 def adaptive(config: VTPConfig) -> bool:
     """Whether the number of kept tokens follows the image."""
     return any(entry(config, part).keep_ratio != "exact" for part in PARTS)
+
+
+def limit(config: VTPConfig) -> int | None:
+    """The most tokens an image may have, None if any number."""
+    return limit_of(entry(config, part) for part in PARTS)
 
 
 def weighs(config: VTPConfig) -> bool:
@@ -77,13 +82,13 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
 
     Raises ValueError for more tokens than a method takes.
     """
-    for part in PARTS:
-        limit = entry(config, part).limit
-        if limit is not None and tokens.shape[1] > limit:
-            raise ValueError(
-                f"{part} {config.part(part)[0]!r} takes at most {limit} tokens an image, not "
-                f"{tokens.shape[1]}; choose another method for images of this size"
-            )
+    most = limit(config)
+    if most is not None and tokens.shape[1] > most:
+        part = next(part for part in PARTS if entry(config, part).limit == most)
+        raise ValueError(
+            f"{part} {config.part(part)[0]!r} takes at most {most} tokens an image, not "
+            f"{tokens.shape[1]}; choose another method for images of this size"
+        )
     if "text" in needs(config) and tokens.text is None:
         raise ValueError(
             f"method {config.method!r} compares image tokens with the prompt; call the whole model with ids"

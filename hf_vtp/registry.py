@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -63,6 +63,12 @@ class Entry:
             elif isinstance(default, int | float | str) and not same_kind(value, default):
                 kind = type(default).__name__
                 raise ValueError(f"{option} of {name!r} must be of type {kind}, not {value!r}")
+
+
+def limit_of(entries: Iterable[Entry]) -> int | None:
+    """The most tokens an image may have for all of these entries, None if any number."""
+    limits = [entry.limit for entry in entries if entry.limit is not None]
+    return min(limits) if limits else None  # torch.compile does not know min's default
 
 
 def check_bounds(name: str, option: str, value: object, kind: type, bounds: range | tuple) -> None:

@@ -76,6 +76,13 @@ def first_argmax(x: Tensor) -> Tensor:
     return torch.where(hit, places, x.shape[-1] - 1).amin(dim=-1)
 
 
+def top_mask(x: Tensor, count: int) -> Tensor:
+    """The `count` largest of each row of `x` [..., N] as bool, ties to the lower index."""
+    least = x.topk(count, dim=-1).values[..., -1:]  # the values are certain, whatever the order of ties
+    above, level = x > least, x == least
+    return above | (level & (level.cumsum(dim=-1) <= count - above.sum(dim=-1, keepdim=True)))
+
+
 def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     """Sums of the rows of `x` [B, N, D] that share a group, [B, num_groups, D].
 
@@ -88,3 +95,15 @@ def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
         member = assignment.unsqueeze(1) == groups[start:stop, None]  # [B, groups, N]
         sums.append(member.to(x.dtype) @ x)
     return torch.cat(sums, dim=1)
+
+
+def group_mean(x: Tensor, weights: Tensor, assignment: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Means of the rows of `x` [B, N, D] that share a group, weighted by `weights` [B, N], in float32.
+
+    Returns them, [B, num_groups, D], zero for a group without weight, and the groups' own weights [B,
+    num_groups].
+    """
+    weights = weights.unsqueeze(-1)  # [B, N, 1]
+    total = group_sum(weights, assignment, num_groups)
+    mean = group_sum(x.float() * weights, assignment, num_groups) / total.clamp(min=1e-12)
+    return mean, total.squeeze(-1)

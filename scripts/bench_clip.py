@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from hf_vtp import list_methods
-from hf_vtp.measure import bench, cli, clip, images, memory, plot, report
+from hf_vtp.measure import bench, cli, clip, floors, images, memory, plot, report
 from hf_vtp.measure.variants import Variants, make_cases
 from hf_vtp.pruner import adaptive
 
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
     model = clip.load_model(args.model, args.weights, dtype, args.attn_implementation, device)
     variants = Variants(model, cases, args.compile)
     pixels = clip.pixels(model, args.model, args.weights, found.decoded(args.num_images))
-    rows = measure(args, variants, pixels, device)
+    peak = floors.peaks(device, dtype)
+    rows = measure(args, variants, pixels, device, peak)
     result = {
         "benchmark": "clip",
         "command": cli.command(argv),
@@ -89,6 +90,7 @@ def main(argv: list[str]) -> None:
         "rounds": args.rounds,
         "seed": args.seed,
         "memory": memory.meaning(device),
+        "peaks": peak,
         "environment": report.environment(device),
         "rows": rows,
     }
@@ -102,11 +104,11 @@ def main(argv: list[str]) -> None:
 
 @torch.inference_mode()
 def measure(
-    args: argparse.Namespace, variants: Variants, pixels: torch.Tensor, device: torch.device
+    args: argparse.Namespace, variants: Variants, pixels: torch.Tensor, device: torch.device, peak: dict
 ) -> list[dict]:
     """Every row of the table."""
     trained, sizes = args.weights == "pretrained", cli.unique(args.batch_size)
-    rounds = args.rounds + WARMUP + 1  # one more for the memory
+    rounds = args.rounds + WARMUP + 2  # two more for the memory and the bytes moved
     with tqdm(
         total=len(variants.cases) * (1 + trained + rounds * len(sizes)), disable=None, leave=False
     ) as bar:
@@ -125,7 +127,8 @@ def measure(
             batch = pixels[torch.arange(size) % len(pixels)].to(device)
             options = {"rounds": args.rounds, "warmup": WARMUP, "seed": args.seed, "progress": bar.update}
             speed = bench.measure_speed(variants, embed, batch, **options)
-            rows += bench.join(size, variants.cases, work, speed, agreement)
+            moved = bench.measure_moved(variants, embed, batch, bar.update)
+            rows += bench.join(size, variants.cases, peak, moved, work, speed, agreement)
     return rows
 
 
@@ -149,6 +152,7 @@ def show(result: dict, skipped: list[str]) -> None:
         f"images ({result['images']}).",
         f"Peak memory: {result['memory']}.",
         "Efficiency: speed-up / FLOP ratio.",
+        report.floor_note(result["peaks"]),
     ]
     if result["weights"] == "random":
         notes[0] = (

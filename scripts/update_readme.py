@@ -7,6 +7,10 @@ from pathlib import Path
 
 from hf_vtp import list_methods
 from hf_vtp.adapters import ADAPTERS
+from hf_vtp.measure.card import shown_command
+from hf_vtp.measure.report import measured, number
+from hf_vtp.measure.table_vlm import where
+from hf_vtp.measure.variants import UNPATCHED
 from hf_vtp.methods import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +72,34 @@ def clip_cifar10() -> str:
     return f"{table(headings, rows)}\n\n```bash\n{result['command']}\n```"
 
 
+def speed() -> str:
+    """Every committed benchmark of a whole model, device after device."""
+    shown = []
+    for device in sorted(RESULTS.iterdir()):
+        results = {file: json.loads(file.read_text()) for file in sorted(device.glob("*.json"))}
+        for family in SPEED:
+            of_family = {file: r for file, r in results.items() if r.get("benchmark") == family}
+            shown += [speed_of(file, result) for file, result in of_family.items()]
+    return "\n\n".join(shown)
+
+
+def speed_of(file: Path, result: dict) -> str:
+    machine, path = result["environment"], file.relative_to(ROOT).as_posix()
+    cores = "" if machine["cuda"] else f", {machine['threads']} threads"
+    compiled = ", compiled" if result.get("compile") else ""
+    links = [f"[rows]({path})"]
+    if file.with_suffix(".png").is_file():
+        links.append(f"[plot]({path.removesuffix('.json')}.png)")
+    about = f"`{result['model']}`, {result['weights']} weights, {result['dtype']}{compiled}, on "
+    about += f"{machine['device_name']}{cores} ({', '.join(links)}):"
+    pruned = [row for row in result["rows"] if row["method"] != UNPATCHED]
+    columns = [(heading, [cell(row) for row in pruned]) for heading, cell in SPEED[result["benchmark"]]]
+    columns = [(heading, cells) for heading, cells in columns if set(cells) != {"n/a"}]
+    rows = [list(cells) for cells in zip(*(cells for _, cells in columns), strict=True)]
+    command = shown_command(result["command"])
+    return f"{about}\n\n{table([heading for heading, _ in columns], rows)}\n\n```bash\n{command}\n```"
+
+
 def testbed() -> str:
     """Accuracy of the shipped models, one row per task."""
     rows, ratios = [], []
@@ -96,11 +128,34 @@ def pictures() -> str:
     )
 
 
+WHICH = (
+    ("batch", lambda row: str(row["batch_size"])),
+    ("method", lambda row: f"`{row['method']}`"),
+    ("tokens", lambda row: f"{row['kept_tokens']}/{row['total_tokens']}"),
+)
+OF_CLIP = (
+    *WHICH,
+    ("speed-up", number("speedup", 2)),
+    ("FLOP ratio", number("flop_ratio", 2)),
+    ("efficiency", number("efficiency", 2)),
+    ("times the floor", measured("times_floor", 2)),
+)
+OF_VLM = (
+    *WHICH,
+    ("pruned", where),
+    ("speed-up to the first token", number("ttft_speedup", 2)),
+    ("FLOP ratio", number("ttft_flop_ratio", 2)),
+    ("speed-up to the last", number("e2e_speedup", 2)),
+    ("times the floor", measured("times_floor", 2)),
+)
+SPEED = {"clip": OF_CLIP, "llava": OF_VLM, "qwen2_5_vl": OF_VLM}  # by a result's "benchmark"
+
 BLOCKS = {
     "models": models,
     "methods": methods,
     "parts": parts,
     "clip_cifar10": clip_cifar10,
+    "speed": speed,
     "testbed": testbed,
     "pictures": pictures,
 }

@@ -23,10 +23,11 @@ ROW = {
     *("flop_ratio", "latency_p50_ms", "latency_p95_ms", "latency_iqr_ms", "latency_min_ms", "images_per_s"),
     *("speedup", "speedup_quartiles", "efficiency", "peak_memory_mib", "forward_memory_mib"),
     *("cosine_mean", "cosine_min", "cosine_p5"),
+    *("gbyte_moved", "arithmetic_floor_ms", "memory_floor_ms", "times_floor"),
 }
 RESULT = {
     *("benchmark", "command", "model", "weights", "dtype", "attn_implementation", "compile", "images"),
-    *("num_images", "num_skipped", "rounds", "seed", "memory", "environment", "rows"),
+    *("num_images", "num_skipped", "rounds", "seed", "memory", "peaks", "environment", "rows"),
 }
 
 pytestmark = pytest.mark.models

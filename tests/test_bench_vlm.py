@@ -24,6 +24,7 @@ ROW = {
     *(f"{part}_{unit}" for part in bench_vlm.PARTS for unit in ("ms", "gflop")),
     *(f"{what}_{key}" for what in bench_vlm.WHOLES for key in ("gflop", "flop_ratio")),
     *("tower_speedup", "tower_flop_ratio"),
+    *("gbyte_moved", "arithmetic_floor_ms", "memory_floor_ms", "times_floor"),
     *(
         f"{what}_{key}"
         for what in bench_vlm.WHOLES
@@ -32,7 +33,7 @@ ROW = {
 }
 RESULT = {
     *("benchmark", "command", "model", "weights", "dtype", "attn_implementation", "text_tokens"),
-    *("new_tokens", "rounds", "seed", "flops", "memory", "environment", "rows"),
+    *("new_tokens", "rounds", "seed", "flops", "memory", "peaks", "environment", "rows"),
 }
 QUICK = ("--device", "cpu", "--threads", 1, "--rounds", 1, "--new-tokens", 3, "--text-tokens", 8)
 
@@ -75,9 +76,11 @@ def check_numbers(rows):
         assert row["ttft_gflop"] == pytest.approx(parts) and row["ttft_gflop"] < row["e2e_gflop"]
         assert all(row[f"{part}_ms"] > 0 for part in bench_vlm.PARTS)
         assert row["peak_memory_mib"] > row["generate_memory_mib"] > 0
+        assert row["arithmetic_floor_ms"] > 0 < row["memory_floor_ms"] and row["gbyte_moved"] > 0
         if dropped:
             assert row["ttft_flop_ratio"] > 1 < row["e2e_flop_ratio"]
             assert row["projector_gflop"] < whole["projector_gflop"]
+            assert row["gbyte_moved"] < whole["gbyte_moved"]
             assert row["generate_memory_mib"] < whole["generate_memory_mib"]
 
 

@@ -362,36 +362,3 @@ def test_flash_attention_gets_no_mask(monkeypatch):
     assert len(model(pixels(), output_attentions=True).attentions) == 4
     remove_vtp(model)
     assert all(layer.self_attn.config is c for layer, c in zip(model.encoder.layers, configs, strict=True))
-
-
-@pytest.mark.parametrize("method", ["vtp", "tome", "visionzip", "hiprune", "scope"])
-def test_compiles_as_one_graph(method):
-    model = apply_vtp(clip_vision(), keep_ratio=0.4, layer=[0, 2], method=method)
-    eager = model(pixels())
-    kept = vtp_stats(model).keep_indices
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for _ in range(2):
-        torch.testing.assert_close(compiled(pixels()).last_hidden_state, eager.last_hidden_state, **CLOSE)
-    assert all(torch.equal(a, b) for a, b in zip(vtp_stats(model).keep_indices, kept, strict=True))
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    compiled(pixels(seed=5))
-    assert (
-        torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
-    )  # no recompilation from batch to batch
-    torch.compiler.reset()
-
-
-def test_changes_reach_a_compiled_model():
-    model = clip(
-        "CLIPVisionModelWithProjection"
-    )  # its tower is not the root, whose hooks torch.compile does see
-    compiled = torch.compile(model, backend="eager")
-    plain = compiled(pixels())
-    for ratio, method in ((0.5, "vtp"), (0.25, "vtp"), (0.25, "qk_topk")):
-        apply_vtp(model, keep_ratio=ratio, method=method, layer=1)
-        assert same(compiled(pixels()), model(pixels()))
-        assert compiled(pixels()).last_hidden_state.shape[1] == 1 + round(36 * ratio)
-    assert vtp_stats(compiled).num_kept == [9] * 3
-    remove_vtp(compiled)
-    assert same(compiled(pixels()), plain) and "_vtp" not in vars(model)
-    torch.compiler.reset()

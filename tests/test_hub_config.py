@@ -191,7 +191,7 @@ def test_a_name_that_leads_nowhere(name, kind, says, tmp_path, monkeypatch):
 
 def test_a_base_model_that_is_a_path_is_not_pushed():
     with pytest.raises(ValueError) as error:
-        VTPConfig(base_model_name_or_path="/home/me/clip").push_to_hub("user/repo")
+        VTPConfig(base_model_name_or_path="my/models/clip").push_to_hub("user/repo")
     one_sentence(error, "a name on the Hub")
     with pytest.raises(ValueError) as error:
         VTPConfig().push_to_hub("user/repo/more")

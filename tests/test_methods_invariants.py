@@ -12,17 +12,9 @@ from hf_vtp.mergers.lloyd import lloyd
 from hf_vtp.scorers import SCORERS
 from hf_vtp.selectors import SELECTORS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
 WHOLE = [name for name in CASES if name in RANDOM]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small numbers gain nothing from a second thread, and wait for it where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def scores_of(tokens):

@@ -14,6 +14,7 @@ from hf_vtp.scorers import SCORERS
 from hf_vtp.selectors import SELECTORS
 from hf_vtp.selectors.recovered import local_outliers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCORE = {name: getattr(scorers, name, None) for name in SCORERS}
 SELECT = {name: getattr(selectors, name, None) or getattr(greedy, name, None) for name in SELECTORS}
 MERGE = {name: getattr(mergers, name, None) for name in MERGERS}
@@ -66,15 +67,6 @@ FIELDS |= {
     + FIELDS.get(name, [])
     for name in COUNTING
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small numbers gain nothing from a second thread, and wait for it where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def options_of(name):

@@ -217,7 +217,7 @@ class QwenTower(Tower):
             run.layout[lengths] = self.seqlens(kwargs["cu_seqlens"], slots)
         cu_seqlens, longest = run.layout[lengths]
         kwargs = {**kwargs, "position_embeddings": run.layout[rope], "cu_seqlens": cu_seqlens}
-        if kwargs.get("max_seqlen") is not None:
+        if kwargs.get("max_seqlen") is not None and longest is not None:
             kwargs["max_seqlen"] = longest
         return args, kwargs
 
@@ -226,18 +226,20 @@ class QwenTower(Tower):
         size = self.module.spatial_merge_size**2
         return x.unflatten(0, (-1, size))[slots.to(x.device)].flatten(0, 1)
 
-    def seqlens(self, cu_seqlens: Tensor, slots: Tensor) -> tuple[Tensor, int]:
+    def seqlens(self, cu_seqlens: Tensor, slots: Tensor) -> tuple[Tensor, int | None]:
         """Cumulative lengths of what is left of each window or frame, without the empty; the longest.
 
-        On the CPU but for FlashAttention: other attention splits by them block after block, one sync each.
+        On the CPU but for FlashAttention: other attention splits by them block by block, one sync each. The
+        empty have to go, since Transformers' SDPA cannot reshape what has no rows: our only sync and our only
+        break of a compiled graph, one for each stage and kind of block. The longest is FlashAttention's, else
+        None.
         """
         size = self.module.spatial_merge_size**2
-        segment = torch.searchsorted(cu_seqlens[1:].contiguous(), slots.to(cu_seqlens) * size, right=True)
-        counts = torch.bincount(segment.cpu(), minlength=len(cu_seqlens) - 1) * size
-        counts = counts[counts > 0]
-        narrowed = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(cu_seqlens.dtype)
-        flash = "flash" in self.module.config._attn_implementation
-        return narrowed.to(cu_seqlens.device) if flash else narrowed, int(counts.max())
+        left = torch.searchsorted(slots, cu_seqlens.to(slots) // size) * size  # slots ascend
+        narrowed = left.cpu().unique_consecutive().to(cu_seqlens.dtype)
+        if "flash" not in self.module.config._attn_implementation:
+            return narrowed, None
+        return narrowed.to(cu_seqlens.device), int(narrowed.diff().max())
 
     def _widen(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The merger's rows back to one per unit, NaN where one left, for the un-windowing that follows."""

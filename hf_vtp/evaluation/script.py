@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers.utils import logging
@@ -136,6 +136,16 @@ class Run:
         if self.files["json"]:
             report.write_json(self.files["json"], result)
         report.print_json(result)
+
+
+def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv: list[str]) -> None:
+    """An evaluation as `argv` asks; its processes end together, or part after an error."""
+    run = Run(options.parse_args(argv), argv)
+    try:
+        evaluate(run)
+        run.processes.wait()
+    finally:
+        run.processes.close()
 
 
 def columns(metrics: Sequence[str], unit: str, further: Sequence[str] = ()) -> list[report.Column]:

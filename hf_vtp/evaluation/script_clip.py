@@ -11,7 +11,7 @@ from PIL import Image
 from ..measure import cli
 from ..measure import clip as bench
 from ..measure.cli import UsageError
-from . import retrieval
+from . import retrieval, script
 from .cases import Case, check
 from .clip import PROMPTS, TextSide, VisionSide
 from .embed import embed_all, score
@@ -41,13 +41,7 @@ def options(prog: str, doc: str):
 
 
 def main(argv: list[str], prog: str, doc: str) -> None:
-    args = options(prog, doc).parse_args(argv)
-    run = Run(args, argv)
-    try:
-        evaluate(run)
-        run.processes.wait()
-    finally:
-        run.processes.close()
+    script.main(options(prog, doc), evaluate, argv)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..measure import cli
 from ..measure.cli import UsageError
+from . import script
 from .answers import METRICS, chosen, qualities
 from .cases import Case, check
 from .items import EVERYTHING, decoded
@@ -46,13 +47,7 @@ def options(prog: str, doc: str):
 
 
 def main(argv: list[str], prog: str, doc: str) -> None:
-    args = options(prog, doc).parse_args(argv)
-    run = Run(args, argv)
-    try:
-        evaluate(run)
-        run.processes.wait()
-    finally:
-        run.processes.close()
+    script.main(options(prog, doc), evaluate, argv)
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..patch import vtp_stats
+from .floors import bytes_moved, floors
 from .flops import count_flops, countable
 from .memory import own_bytes, peak_bytes
 from .timing import interleave, ratio_quartiles, summary, synchronizer
@@ -69,6 +70,16 @@ def agreement(embeddings: Tensor, reference: Tensor) -> dict[str, float | None]:
     return {"cosine_mean": float(cosine.mean()), "cosine_min": float(cosine.min()), "cosine_p5": p5}
 
 
+def measure_moved(variants: Variants, forward: Forward, batch: Tensor, progress: Callable) -> dict[str, int]:
+    """Bytes that one eager forward moves, by case."""
+    moved = {}
+    for case in variants.cases:
+        with countable(variants.eager(case)) as model:
+            moved[case.name] = bytes_moved(partial(forward, model, batch))
+        progress()
+    return moved
+
+
 NO_AGREEMENT = {"cosine_mean": None, "cosine_min": None, "cosine_p5": None}
 
 
@@ -113,7 +124,9 @@ def _ready(variants: Variants, case: Case, forward: Forward, batch: Tensor) -> C
     return partial(forward, variants.timed(case), batch)
 
 
-def join(batch_size: int, cases: list[Case], *parts: dict[str, dict]) -> list[dict]:
+def join(
+    batch_size: int, cases: list[Case], peak: dict, moved: dict[str, int], *parts: dict[str, dict]
+) -> list[dict]:
     """The rows of one batch size, with what follows from more than one measurement."""
     rows = []
     for case in cases:
@@ -121,5 +134,7 @@ def join(batch_size: int, cases: list[Case], *parts: dict[str, dict]) -> list[di
         for part in parts:
             row.update(part[case.name])
         row["efficiency"] = row["speedup"] / row["flop_ratio"]
+        flops = row["gflop_per_image"] * 1e9 * batch_size
+        row |= floors(flops, moved[case.name], peak, row["latency_p50_ms"])
         rows.append(row)
     return rows

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..patch import vtp_stats
 from .bench import MIB
+from .floors import bytes_moved, floors
 from .flops import MISSING, countable
 from .memory import own_bytes, peak_bytes
 from .parts import inside
@@ -27,7 +28,7 @@ PARTS_ROUNDS = 2  # counted, after one that is not
 
 def calls_per_case(rounds: int) -> int:
     """How often `progress` is called for each case of one batch and image size."""
-    return 2 + (1 + PARTS_ROUNDS) + len(WHOLES) * (WARMUP + rounds)
+    return 3 + (1 + PARTS_ROUNDS) + len(WHOLES) * (WARMUP + rounds)
 
 
 def measure_flops(variants: Variants, inputs: dict, new_tokens: int, progress: Callable) -> dict[str, dict]:
@@ -140,8 +141,25 @@ def measure_speed(
     return rows
 
 
-def join(batch_size: int, image_size: str, cases: list[Case], *measured: dict[str, dict]) -> list[dict]:
-    """The rows of one batch and image size."""
+def measure_moved(variants: Variants, inputs: dict, progress: Callable) -> dict[str, int]:
+    """Bytes that are moved until the first token, by case."""
+    moved = {}
+    for case in variants.cases:
+        with countable(variants.eager(case)) as model:
+            moved[case.name] = bytes_moved(partial(generate, model, inputs, 1))
+        progress()
+    return moved
+
+
+def join(
+    batch_size: int,
+    image_size: str,
+    cases: list[Case],
+    peak: dict,
+    moved: dict[str, int],
+    *measured: dict[str, dict],
+) -> list[dict]:
+    """The rows of one batch and image size; their floors are those of the time to the first token."""
     rows = []
     for case in cases:
         row = {
@@ -153,5 +171,6 @@ def join(batch_size: int, image_size: str, cases: list[Case], *measured: dict[st
         }
         for part in measured:
             row |= part[case.name]
+        row |= floors(row["ttft_gflop"] * 1e9 * batch_size, moved[case.name], peak, row["ttft_p50_ms"])
         rows.append(row)
     return rows

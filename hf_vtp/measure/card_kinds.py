@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .methods import COLUMNS as METHODS_COLUMNS
-from .report import VISION_COLUMNS, Column, number
+from .report import FLOOR_COLUMNS, VISION_COLUMNS, Column, number
 from .table_vlm import where
 from .variants import UNPATCHED
 
@@ -78,6 +78,7 @@ VLM_COLUMNS: tuple[Column, ...] = (
     ("decode tok/s", number("decode_tokens_per_s", 1)),
     ("KV MiB", lambda row: f"{row['kv_cache_bytes'] / 2**20:.1f}"),
     ("peak MiB", number("peak_memory_mib", 0)),
+    *FLOOR_COLUMNS,
 )
 CLIP_COLUMNS: tuple[Column, ...] = (
     METHOD,

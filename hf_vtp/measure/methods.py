@@ -11,7 +11,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ..config import VTPConfig
 from ..methods import METHODS, list_methods
-from ..pruner import entry, needs, observe, prune, watched
+from ..pruner import limit, needs, observe, prune, watched
 from ..tokens import VisionTokens, num_keep
 from .cli import UsageError
 from .memory import peak_bytes
@@ -90,12 +90,6 @@ def one_stage(tokens: VisionTokens, config: VTPConfig) -> None:
     for _ in range(-(-len(wanted) // len(at))):
         tokens.seen[tokens.layer] = observe(tokens, next(iter(wanted.values())))
     prune(tokens, config)
-
-
-def limit(config: VTPConfig) -> int | None:
-    """The most tokens an image may have, None if any number."""
-    limits = [entry(config, part).limit for part in ("scorer", "selector", "merger")]
-    return min((x for x in limits if x is not None), default=None)
 
 
 def tower_layer(num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device) -> Callable:

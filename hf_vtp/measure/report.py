@@ -21,6 +21,24 @@ def number(key: str, digits: int) -> Callable[[dict], str]:
     return lambda row: "n/a" if row[key] is None else f"{row[key]:.{digits}f}"
 
 
+def measured(key: str, digits: int) -> Callable[[dict], str]:
+    """The same, n/a also in results from before it was measured."""
+    return lambda row: "n/a" if row.get(key) is None else f"{row[key]:.{digits}f}"
+
+
+FLOOR_COLUMNS: tuple[Column, ...] = (
+    ("arith-\nmetic ms", measured("arithmetic_floor_ms", 1)),
+    ("memory\nms", measured("memory_floor_ms", 1)),
+    ("times\nfloor", measured("times_floor", 2)),
+)
+
+
+def floor_note(peak: dict) -> str:
+    """What the floors of a table were worked out with."""
+    speed, moved = peak["flops_per_s"] / 1e9, peak["bytes_per_s"] / 1e9
+    return f"Floors at {speed:.0f} GFLOP/s and {moved:.0f} GB/s: {peak['meaning']}."
+
+
 VISION_COLUMNS: tuple[Column, ...] = (
     ("batch", lambda row: str(row["batch_size"])),
     ("method", lambda row: row["method"]),
@@ -35,6 +53,7 @@ VISION_COLUMNS: tuple[Column, ...] = (
     ("FLOP\nratio", number("flop_ratio", 2)),
     ("effi-\nciency", number("efficiency", 2)),
     ("peak\nMiB", number("peak_memory_mib", 0)),
+    *FLOOR_COLUMNS,
     ("cosine\nmean", number("cosine_mean", 4)),
     ("cosine\nmin", number("cosine_min", 4)),
     ("cosine\np5", number("cosine_p5", 4)),

@@ -10,7 +10,7 @@ import torch
 from transformers.utils import logging
 
 from .. import list_methods
-from . import bench_vlm, cli, memory, plot, plot_vlm, report, vlm
+from . import bench_vlm, cli, floors, memory, plot, plot_vlm, report, vlm
 from .cli import UsageError
 from .table_vlm import COLUMNS, GROUPS, notes, title
 from .variants import Case, Variants, make_cases
@@ -90,7 +90,8 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
         of = (args.model, args.weights, cli.DTYPES[dtype], args.attn_implementation, device)
         model = vlm.load_model(family, *of)
         variants = Variants(model, cases)
-        rows = measure(args, variants)
+        peak = floors.peaks(device, cli.DTYPES[dtype])
+        rows = measure(args, variants, peak)
     except torch.OutOfMemoryError:
         raise UsageError(f"{args.model} in {dtype} with these batches does not fit on {device}") from None
     result = {
@@ -106,6 +107,7 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
         "seed": args.seed,
         "flops": FLOPS,
         "memory": memory.meaning(device, f"generate of {args.new_tokens} tokens"),
+        "peaks": peak,
         "environment": report.environment(device),
         "rows": rows,
     }
@@ -125,7 +127,7 @@ def all_cases(methods: list[str], keep_ratios: list[float], layers: list) -> lis
 
 
 @torch.inference_mode()
-def measure(args: argparse.Namespace, variants: Variants) -> list[dict]:
+def measure(args: argparse.Namespace, variants: Variants, peak: dict) -> list[dict]:
     """Every row of the table."""
     from tqdm import tqdm
 
@@ -142,7 +144,8 @@ def measure(args: argparse.Namespace, variants: Variants) -> list[dict]:
                 spent = bench_vlm.measure_parts(variants, inputs, args.seed, bar.update)
                 options = {"rounds": args.rounds, "seed": args.seed, "progress": bar.update}
                 speed = bench_vlm.measure_speed(variants, inputs, args.new_tokens, **options)
-                rows += bench_vlm.join(size, image, variants.cases, spent, speed, work)
+                moved = bench_vlm.measure_moved(variants, inputs, bar.update)
+                rows += bench_vlm.join(size, image, variants.cases, peak, moved, spent, speed, work)
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .report import Column, number
+from .report import FLOOR_COLUMNS, Column, floor_note, number
 from .variants import UNPATCHED
 
 GROUPS = ("image_size", "batch_size")
@@ -39,6 +39,7 @@ COLUMNS: tuple[Column, ...] = (
     ("FLOP\nbound", number("e2e_flop_ratio", 2)),
     ("KV\nMiB", lambda row: f"{row['kv_cache_bytes'] / 2**20:.1f}"),
     ("peak\nMiB", number("peak_memory_mib", 0)),
+    *FLOOR_COLUMNS,
 )
 
 
@@ -60,4 +61,5 @@ def notes(result: dict) -> list[str]:
         "FLOP bound: the speed-up if time went with FLOPs (decoding does not: it reads weights); FLOPs "
         f"{result['flops']}.",
         f"KV: the cache of the whole batch's prompts. Peak: {result['memory']}.",
+        f"{floor_note(result['peaks'])} Of the time to the first token.",
     ]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..similarity import group_sum, nearest
+from ..similarity import group_mean, nearest
 from ..tokens import VisionTokens, take
 from . import register_merger
 
@@ -21,7 +21,5 @@ def bipartite(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, Tenso
         unit = tokens.unit_keys().detach()
         own = torch.arange(count, device=keep.device).expand_as(keep)
         groups = nearest(unit, take(unit, keep)).scatter(1, keep, own)
-    weights = tokens.weights().unsqueeze(-1)
-    sizes = group_sum(weights, groups, count)  # [B, K, 1]
-    merged = group_sum(tokens.content.float() * weights, groups, count) / sizes
-    return merged.to(tokens.content.dtype), groups, sizes.squeeze(-1)
+    merged, sizes = group_mean(tokens.content, tokens.weights(), groups, count)
+    return merged.to(tokens.content.dtype), groups, sizes

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import group_sum, nearest
+from ..similarity import group_mean, group_sum, nearest
 from ..tokens import VisionTokens, take
 from . import register_merger
 
@@ -44,10 +44,8 @@ def contextual(
         unit = tokens.unit_keys().detach()
         joined = targets.gather(1, nearest(unit, take(unit, targets)))  # [B, N]
         groups = torch.where(stays, place, place.gather(1, joined))
-        weights = tokens.weights().masked_fill(stays, 0).unsqueeze(-1)
-        total = group_sum(weights, groups, every.shape[1])
-        mean = group_sum(content * weights, groups, every.shape[1]) / total.clamp(min=1e-12)
-        merged = take(content, every) + mean
+        weights = tokens.weights().masked_fill(stays, 0)
+        merged = take(content, every) + group_mean(content, weights, groups, every.shape[1])[0]
     else:
         merged = take(content, every)
     sizes = group_sum(tokens.weights().unsqueeze(-1), groups, every.shape[1]).squeeze(-1)

@@ -5,20 +5,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import first_argmax
+from ..similarity import first_argmax, top_mask
 from ..tokens import VisionTokens, row_blocks, take
 from . import register_merger
 
 
 def one_more(num_keep: int, **options) -> int:
     return int(num_keep > 1)
-
-
-def top_mask(x: Tensor, count: int) -> Tensor:
-    """The `count` largest of each row of `x` [..., N] as bool, ties to the lower index."""
-    least = x.topk(count, dim=-1).values[..., -1:]  # the values are certain, whatever the order of ties
-    above, level = x > least, x == least
-    return above | (level & (level.cumsum(dim=-1) <= count - above.sum(dim=-1, keepdim=True)))
 
 
 @register_merger(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..similarity import group_sum, nearest
+from ..similarity import group_mean, nearest
 from ..tokens import VisionTokens
 
 
@@ -23,7 +23,7 @@ def lloyd(
     count = keep.shape[1]
     own = torch.arange(count, device=keep.device).expand_as(keep)
     unit = tokens.unit_hidden_states().detach()
-    weights = tokens.weights().unsqueeze(-1)  # [B, N, 1]
+    weights = tokens.weights()
     centres = hidden_states.detach()
     for last in [False] * (rounds - 1) + [True]:
         if tokens.patches is not None:
@@ -31,6 +31,5 @@ def lloyd(
         groups = nearest(unit, normalize(centres.float(), dim=-1))
         groups = groups.scatter(1, keep, own)  # a kept token stays in its own group, also beside an equal one
         content = tokens.content if last else tokens.content.detach()
-        sizes = group_sum(weights, groups, count)  # [B, K, 1]
-        centres = group_sum(content.float() * weights, groups, count) / sizes
-    return centres.to(tokens.content.dtype), groups, sizes.squeeze(-1)
+        centres, sizes = group_mean(content, weights, groups, count)
+    return centres.to(tokens.content.dtype), groups, sizes

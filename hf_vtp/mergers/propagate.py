@@ -5,9 +5,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from ..similarity import top_mask
 from ..tokens import VisionTokens, row_blocks, take
 from . import register_merger
-from .knn_weighted import top_mask
 
 
 @register_merger("propagate", paper="GTP-ViT (arXiv:2311.03035)")
