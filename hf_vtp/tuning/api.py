@@ -102,9 +102,8 @@ def tune(
     reads_text = adapter_for(root).reads_text
     if reads_text and not hasattr(root, "generate"):
         raise TypeError(f"{type(root).__name__} writes no answers; give the model with its language head")
-    candidates = make_candidates(
-        root, methods, layers, schedules, VTPConfig(keep_ratio=1.0).replace(**fields)
-    )
+    base = VTPConfig(keep_ratio=1.0).replace(**fields)
+    candidates = make_candidates(root, methods, layers, schedules, base)
     items = make_items(images, questions, reads_text)
     parts = _parts(items, seed, processor, batch_size, reads_text)
     task = Answers(root, max_new_tokens) if reads_text else Embeddings(root)
@@ -124,7 +123,7 @@ def tune(
             speed = _time(finalists, lab, rounds)
             cost, whole = lambda trial: 1 / trial.per_second, 1 / speed
         chosen = walk(front(finalists, cost, whole), lab, target, confidence)
-    config = chosen.config if chosen else VTPConfig(keep_ratio=1.0).replace(**fields)
+    config = chosen.config if chosen else base
     report = TuneReport(
         quality=task.quality,
         target=target,
@@ -159,8 +158,9 @@ def _check_number_of_prompts(num: int, target: float, confidence: float) -> None
     wanted = fewest(target, confidence)
     if num < wanted:
         raise ValueError(
-            f"an agreement of {target:g} at confidence {confidence:g} takes {wanted} prompts to check, and there are "
-            f"{num}; give at least {ceil(wanted * SEARCH / (SEARCH - 1))} in all, or a lower target or confidence"
+            f"an agreement of {target:g} at confidence {confidence:g} takes {wanted} prompts to check, and "
+            f"there are {num}; give at least {ceil(wanted * SEARCH / (SEARCH - 1))} in all, or a lower target "
+            "or confidence"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -71,30 +71,40 @@ def make_candidates(
         raise ValueError(f"schedules must be some of {list(SCHEDULES)}, not {list(schedules)!r}")
     if isinstance(methods, str) or not methods:
         raise ValueError(f"methods must be a list of at least one method, not {methods!r}")
-    make, found = adapter_for(model), []
-    for layer in default_layers(model, make.reads_text) if layers is None else layers:
-        layer = tuple(layer) if isinstance(layer, list | tuple) else layer
-        staged = isinstance(layer, tuple) and len(layer) > 1
-        for candidate in [
-            Candidate(m, layer, s, base) for s in (schedules if staged else [None]) for m in methods
-        ]:
-            own = candidate.layer is None and METHODS[base.replace(method=candidate.method).method].layers
-            if layers is None and layer is None and not callable(own):
-                continue  # its own place is one layer, or behind the tower: these are tried anyhow
+    make = adapter_for(model)
+    chosen = default_layers(model, make.reads_text) if layers is None else list(layers)
+    if not chosen:
+        raise ValueError("layers must list at least one place to prune at, or be None")
+    found = []
+    for method in methods:
+        own = METHODS[base.replace(method=method).method].layers
+        # a place of its own that is one layer, or behind the tower, is among the others anyhow
+        tried = [layer for layer in chosen if layer is not None or layers is not None or callable(own)]
+        fit, refused = [], None
+        for candidate in _at(method, tried, schedules, base):
             try:
                 make(model, candidate.config(RATIOS[0]))
-            except ValueError:
-                if layers is not None or layer == 0:
+            except ValueError as error:
+                refused = error
+                if layers is not None:
                     raise
             else:
-                found.append(candidate)
-    if not found:
-        raise ValueError("layers must list at least one place to prune at, or be None")
+                fit.append(candidate)
+        if not fit:
+            raise refused
+        found += fit
     return found
 
 
+def _at(method: str, layers: Sequence, schedules: Sequence[str], base: VTPConfig) -> Iterator[Candidate]:
+    for layer in layers:
+        layer = tuple(layer) if isinstance(layer, list | tuple) else layer
+        for schedule in schedules if isinstance(layer, tuple) and len(layer) > 1 else [None]:
+            yield Candidate(method, layer, schedule, base)
+
+
 def default_layers(model: nn.Module, reads_text: bool) -> list:
-    """One stage early, at a quarter, in the middle; two and three stages; each method's own; behind the tower."""
+    """One stage early, at a quarter or in the middle; two or three; a method's own; behind the tower."""
     depth = num_layers(model) or 1
     early, quarter, half, late = depth // 8, depth // 4, depth // 2, 3 * depth // 4
     layers = [early, quarter, half, (early, half), (quarter, half, late), None]

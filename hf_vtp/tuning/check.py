@@ -11,7 +11,7 @@ Cost = Callable[[Trial], float]
 
 
 def front(trials: Sequence[Trial], cost: Cost, whole: float) -> list[Trial]:
-    """From the safest to the cheapest, those that cost less than all safer ones and than no pruning, `whole`."""
+    """From the safest to the cheapest, those below the cost of all safer ones and of no pruning, `whole`."""
     found, least = [], whole
     for trial in sorted(trials, key=lambda trial: (-trial.mean, cost(trial))):
         if cost(trial) < least:

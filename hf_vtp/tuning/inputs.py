@@ -13,8 +13,8 @@ from ..measure.decode import as_rgb
 
 QUESTION = "What is shown in this picture? Answer in one word."
 ALLOWED = (
-    "images must be a list of PIL images (with processor=), a list of dicts with a model's inputs, or of a CLIP "
-    "a tensor of pixel values [n, 3, height, width]"
+    "images must be a list of PIL images (with processor=), a list of dicts with a model's inputs, or of a "
+    "CLIP a tensor of pixel values [n, 3, height, width]"
 )
 
 
@@ -91,7 +91,8 @@ def _pixels(processor: Callable, part: list[Item]) -> dict[str, Tensor]:
 def _prompts(processor: Callable, part: list[Item]) -> dict[str, Tensor]:
     if not hasattr(processor, "tokenizer"):
         raise ValueError(
-            "a model that reads text needs its whole processor, as AutoProcessor loads it; or give dicts of inputs"
+            "a model that reads text needs its whole processor, as AutoProcessor loads it; or give dicts of "
+            "inputs"
         )
     made = processor(
         images=[item.image for item in part],
@@ -110,7 +111,8 @@ def prompt(processor, question: str) -> str:
         return question
     if not getattr(processor, "chat_template", None):
         raise ValueError(
-            f"this processor has no chat template; give questions as whole prompts, with {token} where the image goes"
+            f"this processor has no chat template; give questions as whole prompts, with {token} where the "
+            "image goes"
         )
     content = [{"type": "image"}, {"type": "text", "text": question}]
     turns = [{"role": "user", "content": content}]

@@ -21,8 +21,8 @@ class TuneReport:
     Attributes:
         quality: "cosine" or "agreement".
         num_images: images or prompts by part, "search" and "check".
-        num_candidates: methods at places; those that stand in no row could not beat the best by FLOPs, or came
-            when the budget was spent.
+        num_candidates: methods at places. Those in no row could not beat the best by FLOPs, or came when the
+            budget was spent.
         budget_left: configs that the search might still have tried.
         whole_flops, whole_per_second: of the unpruned model; FLOPs of a batch, images or prompts a second.
         trials: see Trial.
@@ -56,12 +56,10 @@ class TuneReport:
         """What was found, in one sentence."""
         wanted = f"{self.quality} {self.target:g}"
         if not self.met:
-            done = (
-                "shows" if any(trial.low >= self.target for trial in self.trials) else "comes near enough to"
-            )
+            saves = "time" if self.by == "throughput" else "FLOPs"
             return (
-                f"Nothing that saves {'time' if self.by == 'throughput' else 'FLOPs'} {done} {wanted} with "
-                f"confidence {self.confidence:g}: keep_ratio is 1.0, no pruning. More images or a lower target help."
+                f"Nothing that was tried saves {saves} and shows {wanted} with confidence {self.confidence:g}: "
+                "keep_ratio is 1.0, no pruning. A lower target or more images may help."
             )
         trial = self.chosen
         gain = f"{self.whole_flops / trial.flops:.2f} times fewer FLOPs"
@@ -132,8 +130,8 @@ class TuneReport:
         )
         title = f"{self.quality} of at least {self.target:g}, by {self.by}"
         notes = [
-            f"Behind each mean its one-sided bounds at confidence {self.confidence:g}; a search's are those that as "
-            f"many as the {self.num_images['check']} {UNIT[self.quality]} for checking would give.",
+            f"Behind each mean its one-sided bounds at confidence {self.confidence:g}; a search's are those "
+            f"that as many as the {self.num_images['check']} {UNIT[self.quality]} for checking would give.",
             self.summary,
         ]
         print_table(title, columns, self.rows(), notes, ("method", "layer", "schedule"))
