@@ -20,7 +20,7 @@ from ..remembered import made_for
 from .bounds import fewest
 from .candidates import METHODS_TRIED, SCHEDULES, make_candidates
 from .check import front, walk
-from .inputs import Item, batches, make_items
+from .inputs import Item, batches, make_items, num_rows
 from .lab import Lab, in_eval_mode
 from .report import TuneReport
 from .search import SLACK, Search, Trial
@@ -108,7 +108,7 @@ def tune(
     parts = _parts(items, seed, processor, batch_size, reads_text)
     task = Answers(root, max_new_tokens) if reads_text else Embeddings(root)
     if reads_text:
-        _check_number_of_prompts(sum(len(b["input_ids"]) for b in parts["check"]), target, confidence)
+        _check_number_of_prompts(sum(map(num_rows, parts["check"])), target, confidence)
     with (
         unpruned(root),
         in_eval_mode(root),
@@ -159,8 +159,8 @@ def _check_number_of_prompts(num: int, target: float, confidence: float) -> None
     if num < wanted:
         raise ValueError(
             f"an agreement of {target:g} at confidence {confidence:g} takes {wanted} prompts to check, and "
-            f"there are {num}; give at least {ceil(wanted * SEARCH / (SEARCH - 1))} in all, or a lower target "
-            "or confidence"
+            f"there are {num}; give at least {ceil(wanted * SEARCH / (SEARCH - 1))} in all, or a lower "
+            "target or confidence"
         )
 
 
@@ -168,12 +168,16 @@ def _parts(
     items: list[Item], seed: int, processor: Callable | None, batch_size: int, reads_text: bool
 ) -> dict[str, list[dict]]:
     """The items shuffled by the seed, those for the search and those for checking, in batches."""
-    if len(items) < FEWEST:
-        raise ValueError(f"tune needs at least {FEWEST} images, or dicts of inputs, not {len(items)}")
     Random(seed).shuffle(items)
     cut = len(items) // SEARCH
-    cuts = {"search": items[:cut], "check": items[cut:]}
-    return {name: batches(part, processor, batch_size, reads_text) for name, part in cuts.items()}
+    cuts = {"search": items[:cut], "check": items[cut:]} if cut else {}
+    parts = {name: batches(part, processor, batch_size, reads_text) for name, part in cuts.items()}
+    num = sum(map(num_rows, (batch for part in parts.values() for batch in part)))
+    if num < FEWEST:
+        raise ValueError(
+            f"tune needs at least {FEWEST} images, or prompts in at least {SEARCH} dicts; give more"
+        )
+    return parts
 
 
 def _time(trials: list[Trial], lab: Lab, rounds: int) -> float:

@@ -83,6 +83,11 @@ def batches(items: list[Item], processor: Callable | None, size: int, reads_text
     return [make(processor, part) for part in parts]
 
 
+def num_rows(batch: dict) -> int:
+    """How many images, of a language model's inputs how many prompts."""
+    return len(batch["input_ids"] if "input_ids" in batch else batch["pixel_values"])
+
+
 def _pixels(processor: Callable, part: list[Item]) -> dict[str, Tensor]:
     made = processor(images=[item.image for item in part], return_tensors="pt")
     return {"pixel_values": made["pixel_values"]}

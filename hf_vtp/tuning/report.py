@@ -58,8 +58,8 @@ class TuneReport:
         if not self.met:
             saves = "time" if self.by == "throughput" else "FLOPs"
             return (
-                f"Nothing that was tried saves {saves} and shows {wanted} with confidence {self.confidence:g}: "
-                "keep_ratio is 1.0, no pruning. A lower target or more images may help."
+                f"Nothing that was tried saves {saves} and shows {wanted} with confidence "
+                f"{self.confidence:g}: keep_ratio is 1.0, no pruning. A lower target or more images may help."
             )
         trial = self.chosen
         gain = f"{self.whole_flops / trial.flops:.2f} times fewer FLOPs"
