@@ -5,8 +5,8 @@
     python scripts/tune.py --model llava-hf/llava-1.5-7b-hf --images photos/ --target 0.9 \\
         --question "What is this? Answer in one word." --json tuned.json
 
-The images need no labels. `apply_vtp(model, "half/")` then prunes so. The last line of stdout is the report as
-JSON.
+The images need no labels. `apply_vtp(model, "half/")` then prunes so. The last line of stdout is the report
+as JSON.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         "--layer",
         type=layer,
         nargs="+",
-        help="places to try: default (a method's own), output, a layer, or stages as in 3,7; if not given, some "
-        "of each",
+        help="places to try: default (a method's own), output, a layer, or stages as in 3,7; if not given, "
+        "some of each",
     )
     p.add_argument("--positions", choices=("original", "compact"), default="original")
     p.add_argument("--by", choices=BY, default=BY[0], help="what is to be least: time, or FLOPs")
