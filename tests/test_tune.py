@@ -1,18 +1,19 @@
 """tune: what it returns holds on other images, the model is as it was, and every wrong input is named."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from evaluation import image_processor, run_script, save_classes, save_clip, save_qwen
 from models import clip, pixels, same, state
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 from transformers import AutoProcessor
 from vlm import Llava
 
-import hf_vtp
 from hf_vtp import VTPConfig, apply_vtp, tune, vtp, vtp_stats
 from hf_vtp.testbed.evaluate import answers, asked
 from hf_vtp.testbed.load import load, prompts
@@ -40,7 +41,7 @@ def scenes(seed, num):
 @cache
 def tuned_clip():
     bed = bed_of("clip")
-    return tune(bed.model, scenes(SEED, 90), 0.95, processor=bed.image_processor, **PLACES, **FLOPS)
+    return tune(bed.model, scenes(SEED, 90), 0.98, processor=bed.image_processor, **PLACES, **FLOPS)
 
 
 @cache
@@ -67,7 +68,7 @@ def cosines(config, images):
 
 def test_the_cosine_holds_on_held_out_scenes():
     config, report = tuned_clip()
-    assert cosines(config, scenes(HELD_OUT, 200)).mean() >= 0.95
+    assert cosines(config, scenes(HELD_OUT, 200)).mean() >= 0.98
     assert report.met and report.chosen.config.keep_ratio == config.keep_ratio
     assert report.whole_flops / report.chosen.flops > 1.2
     assert (config.model_type, config.num_layers) == ("clip", 6)
@@ -93,12 +94,12 @@ def test_the_numbers_of_the_report_are_those_of_the_model():
     for found, part in ((trial.mean, order[:30]), (trial.checked[0], order[30:])):
         again = cosines(trial.config, [images[i] for i in part]).mean().item()
         assert found == pytest.approx(again, abs=1e-5)
-    assert trial.checked[1] >= 0.95 and trial.checked[1] < trial.checked[0] < trial.checked[2]
+    assert trial.checked[1] >= 0.98 and trial.checked[1] < trial.checked[0] < trial.checked[2]
 
 
 def test_the_same_seed_finds_the_same(tmp_path):
     bed, (config, report) = bed_of("clip"), tuned_clip()
-    again = tune(bed.model, scenes(SEED, 90), 0.95, processor=bed.image_processor, **PLACES, **FLOPS)
+    again = tune(bed.model, scenes(SEED, 90), 0.98, processor=bed.image_processor, **PLACES, **FLOPS)
     assert again.config == config and again.report.rows() == report.rows()
 
 
@@ -109,10 +110,6 @@ def test_the_report_holds_what_was_tried(tmp_path, capsys):
     assert {row["layer"] for row in rows} <= {"0", "2", "0,3"}
     assert sum(row["chosen"] for row in rows) == 1 and any(not row["met"] for row in rows)
     assert all(row["flop_ratio"] > 1 and row["search"]["low"] <= row["search"]["mean"] for row in rows)
-    cheapest = min(
-        (row for row in rows if row["chosen"] or not row["met"]), key=lambda row: row["flop_ratio"]
-    )
-    assert cheapest["chosen"] or cheapest["search"]["low"] < 0.95
     report.print()
     printed = capsys.readouterr().out
     assert report.summary in printed and printed.count("chosen") == 1
@@ -289,6 +286,60 @@ def test_wrong_input_of_other_kinds():
 
 
 def test_the_name_is_the_function():
+    import hf_vtp
     import hf_vtp.tuning  # must not shadow it
 
     assert callable(hf_vtp.tune) and "tune" in hf_vtp.__all__ and hf_vtp.tune is hf_vtp.tuning.tune
+
+
+def test_the_snippet_of_the_readme_runs(capsys):
+    readme = (FOLDER.parent.parent / "README.md").read_text()
+    (snippet,) = [
+        code for code in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "tune(" in code
+    ]
+    names = {"model": clip("CLIPModel"), "images": scenes(SEED, 90)[:12], "processor": image_processor(24)}
+    exec(snippet, names)
+    assert names["report"].summary in capsys.readouterr().out
+    assert "_vtp" in vars(names["model"])
+
+
+def test_the_script(tmp_path, capsys, monkeypatch):
+    run = run_script("tune", capsys, monkeypatch)
+    save_clip(tmp_path / "clip")
+    save_classes(tmp_path / "photos")
+    told = ("--model", tmp_path / "clip", "--images", tmp_path / "photos", "--device", "cpu", "--by", "flops")
+    told += ("--method", "uniform", "--layer", 0)
+    code, out, err = run(
+        *told, "--target", 0.3, "--out", tmp_path / "tuned", "--json", tmp_path / "report.json"
+    )
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result == json.loads((tmp_path / "report.json").read_text())
+    assert result["num_images"] == {"search": 4, "check": 8} and result["quality"] == "cosine"
+    config = VTPConfig.from_pretrained(tmp_path / "tuned")
+    assert config.to_dict() == result["config"] and config.num_layers == 4
+    apply_vtp(clip("CLIPModel"), tmp_path / "tuned")
+    wrong = {
+        ("--target", 2): "target must be a number between 0 and 1",
+        ("--target", 0.5, "--layer", 9): "choose from 0 to 3",
+        ("--target", 0.5, "--out", tmp_path / "report.json"): "is a file; give the name of a folder",
+        ("--target", 0.5, "--out", tmp_path / "no" / "where"): "does not exist",
+        ("--target", 0.5, "--images", tmp_path / "nothing"): "there is no folder",
+        ("--target", 0.5, "--num-images", 5): "at least 12 images",
+        ("--method", "vtp"): "--target",
+    }
+    for argv, sentence in wrong.items():
+        code, out, err = run(*told, *argv)
+        assert code == 2 and not out and err.count("\n") == 1 and sentence in err, err
+
+
+def test_the_script_asks_questions(tmp_path, capsys, monkeypatch):
+    run = run_script("tune", capsys, monkeypatch)
+    save_qwen(tmp_path / "qwen")
+    save_classes(tmp_path / "photos")
+    told = ("--model", tmp_path / "qwen", "--images", tmp_path / "photos", "--device", "cpu", "--by", "flops")
+    told += ("--target", 0.5, "--method", "uniform", "--layer", "output", "--max-new-tokens", 2)
+    code, out, err = run(*told, "--question", "w7 w8", "--batch-size", 3)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["quality"] == "agreement" and result["num_images"] == {"search": 3, "check": 9}

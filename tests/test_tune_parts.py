@@ -54,12 +54,13 @@ def test_bounds_narrow_with_the_number_of_images():
 @pytest.mark.parametrize("bounds", [mean_bounds, share_bounds])
 def test_bounds_hold_as_often_as_they_say(bounds):
     random = np.random.default_rng(0)
+    num = 300
     if bounds is share_bounds:
-        draws = (random.random((1000, 60)) < 0.9).astype(float)
+        draws = (random.random((num, 60)) < 0.9).astype(float)
     else:
-        draws = random.normal(0.9, 0.03, (1000, 60))
+        draws = random.normal(0.9, 0.03, (num, 60))
     wrong = np.mean([bounds(draw, 0.9, 60)[0] > 0.9 for draw in draws])
-    assert wrong <= 0.1 + 3 * (0.09 / 1000) ** 0.5
+    assert wrong <= 0.1 + 3 * (0.09 / num) ** 0.5
 
 
 def test_the_search_finds_the_least_ratio_in_few_trials():

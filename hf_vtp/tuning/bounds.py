@@ -13,13 +13,13 @@ Bounds = Callable[[Sequence[float], float, int], tuple[float, float]]
 
 
 def mean_bounds(values: Sequence[float], confidence: float, num: int) -> tuple[float, float]:
-    """Bounds of the mean of `num` values that scatter as these do, by Student's t."""
+    """Bounds of the mean of `num` values up to 1 that scatter as these do, by Student's t."""
     from scipy import stats
 
     values = np.asarray(values, dtype=float)
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     half = float(stats.t.ppf(confidence, max(1, len(values) - 1)) * spread / sqrt(num))
-    return float(values.mean()) - half, float(values.mean()) + half
+    return float(values.mean()) - half, min(1.0, float(values.mean()) + half)
 
 
 def share_bounds(values: Sequence[float], confidence: float, num: int) -> tuple[float, float]:
