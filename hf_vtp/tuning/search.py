@@ -54,7 +54,7 @@ class Search:
         """A candidate that costs as much as the best already where it barely prunes is not tried further."""
         for number, candidate in enumerate(candidates, start=1):
             self.lab.bar.set_description(f"candidate {number} of {len(candidates)}, {candidate}")
-            steps, limit = range(len(RATIOS)), -self.best * (1 + self.slack)
+            steps, limit = range(len(RATIOS)), -min(self.whole, self.best * (1 + self.slack))
             # first ratio that costs less than the best so far: if it is not good, no smaller one is
             first = bisect_right(steps, limit, key=lambda i, c=candidate: -self.flops(c, i))
             if first == len(RATIOS) or not self.good(candidate, first):
