@@ -57,7 +57,7 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     vlm, inputs = Qwen.model(), Qwen.inputs((1, 2))
     monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name: model)
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda name: vlm)
-    # the Hub's run in test_hub_readme.py, those of pictures in test_visualize_script.py, of tune in test_tune.py
+    # those of the Hub run in test_hub_readme.py, of pictures in test_visualize_script.py, tune in test_tune
     elsewhere = ("@register", "user/", "hf_vtp.visualize", "tune(")
     found = [code for code in snippets("README.md") if not any(words in code for words in elsewhere)]
     assert len(found) == 3
