@@ -25,6 +25,16 @@ __all__ = [
     "register_scorer",
     "register_selector",
     "remove_vtp",
+    "tune",
     "vtp",
     "vtp_stats",
 ]
+
+
+def __getattr__(name: str):
+    """`tune` when it is first asked for: pruning a model needs nothing of what it imports."""
+    if name == "tune":
+        from .tuning import tune
+
+        return tune
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ def remove_vtp(model: nn.Module) -> nn.Module:
 
     The config that a model was loaded with is forgotten too: it has no `vtp_config` afterwards.
     """
-    _uninstall(applied(model))
+    take_off(model)
     forget(unwrap(model))
     return model
 
@@ -67,6 +67,24 @@ def vtp(
         _uninstall(applied(model))
         if outer is not None:
             _install(outer)
+
+
+@contextmanager
+def unpruned(model: nn.Module) -> Iterator[nn.Module]:
+    """No pruning at the start of a `with` block; whatever it applies, what held before holds after it."""
+    outer = applied(model)
+    take_off(model)
+    try:
+        yield model
+    finally:
+        take_off(model)
+        if outer is not None:
+            _install(outer)
+
+
+def take_off(model: nn.Module) -> None:
+    """remove_vtp, but a config that the model was loaded with stays remembered."""
+    _uninstall(applied(model))
 
 
 def vtp_stats(model: nn.Module) -> VTPStats:

@@ -57,8 +57,8 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     vlm, inputs = Qwen.model(), Qwen.inputs((1, 2))
     monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name: model)
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda name: vlm)
-    # those of the Hub run in test_hub_readme.py, that of pictures in test_visualize_script.py
-    elsewhere = ("@register", "user/", "hf_vtp.visualize")
+    # those of the Hub run in test_hub_readme.py, of pictures in test_visualize_script.py, tune in test_tune
+    elsewhere = ("@register", "user/", "hf_vtp.visualize", "tune(")
     found = [code for code in snippets("README.md") if not any(words in code for words in elsewhere)]
     assert len(found) == 3
     clip_names, names = {"pixel_values": pixel_values}, {"inputs": inputs}

@@ -1,0 +1,112 @@
+"""What is tried: methods, the layers where tokens leave, and how several stages share the reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..adapters.base import adapter_for
+from ..config import OUTPUT, VTPConfig
+from ..methods import METHODS
+from ..remembered import num_layers
+
+METHODS_TRIED = ("vtp", "divprune", "tome")
+RATIOS = tuple(round(1 - 0.05 * step, 2) for step in range(1, 20))  # 0.95, 0.9 … 0.05
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "geometric": lambda ratio, part: ratio**part,  # every stage leaves the same share of what it gets
+    "linear": lambda ratio, part: 1 - (1 - ratio) * part,  # every stage takes away as many
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method at a place; its ratio is what the search looks for.
+
+    Attributes:
+        layer: as in VTPConfig, a list as a tuple.
+        schedule: a name in SCHEDULES; None for one stage, and for a method at its own place.
+        base: the fields that all candidates share.
+    """
+
+    method: str
+    layer: int | tuple[int, ...] | str | None
+    schedule: str | None
+    base: VTPConfig
+
+    def __hash__(self) -> int:
+        return hash((self.method, self.layer, self.schedule))
+
+    def config(self, ratio: float) -> VTPConfig:
+        """What to apply; `ratio` is left after the last stage."""
+        ratios = ratio
+        if self.schedule is not None:
+            n, share = len(self.layer), SCHEDULES[self.schedule]
+            ratios = [round(share(ratio, i / n), 4) for i in range(1, n)] + [ratio]
+        return self.base.replace(method=self.method, layer=self.layer, keep_ratio=ratios)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.method, f"layer {place(self.layer)}", self.schedule)))
+
+
+def place(layer: int | tuple[int, ...] | str | None) -> str:
+    """A layer as a table shows it."""
+    return "own" if layer is None else ",".join(map(str, layer)) if isinstance(layer, tuple) else str(layer)
+
+
+def make_candidates(
+    model: nn.Module,
+    methods: Sequence[str],
+    layers: Sequence | None,
+    schedules: Sequence[str],
+    base: VTPConfig,
+) -> list[Candidate]:
+    """Every method at every place. Of places chosen here those that the model lacks are left out.
+
+    Raises ValueError or TypeError for what VTPConfig or the model's adapter refuses.
+    """
+    unknown = [name for name in schedules if name not in SCHEDULES]
+    if unknown or not schedules:
+        raise ValueError(f"schedules must be some of {list(SCHEDULES)}, not {list(schedules)!r}")
+    if isinstance(methods, str) or not methods:
+        raise ValueError(f"methods must be a list of at least one method, not {methods!r}")
+    make = adapter_for(model)
+    chosen = default_layers(model, make.reads_text) if layers is None else list(layers)
+    if not chosen:
+        raise ValueError("layers must list at least one place to prune at, or be None")
+    found = []
+    for method in methods:
+        own = METHODS[base.replace(method=method).method].layers
+        # a place of its own that is one layer, or behind the tower, is among the others anyhow
+        tried = [layer for layer in chosen if layer is not None or layers is not None or callable(own)]
+        fit, refused = [], None
+        for candidate in _at(method, tried, schedules, base):
+            try:
+                make(model, candidate.config(RATIOS[0]))
+            except ValueError as error:
+                refused = error
+                if layers is not None:
+                    raise
+            else:
+                fit.append(candidate)
+        if not fit:
+            raise refused
+        found += fit
+    return found
+
+
+def _at(method: str, layers: Sequence, schedules: Sequence[str], base: VTPConfig) -> Iterator[Candidate]:
+    for layer in layers:
+        layer = tuple(layer) if isinstance(layer, list | tuple) else layer
+        for schedule in schedules if isinstance(layer, tuple) and len(layer) > 1 else [None]:
+            yield Candidate(method, layer, schedule, base)
+
+
+def default_layers(model: nn.Module, reads_text: bool) -> list:
+    """One stage early, at a quarter or in the middle; two or three; a method's own; behind the tower."""
+    depth = num_layers(model) or 1
+    early, quarter, half, late = depth // 8, depth // 4, depth // 2, 3 * depth // 4
+    layers = [early, quarter, half, (early, half), (quarter, half, late), None]
+    layers = [layer for layer in layers if not isinstance(layer, tuple) or len(set(layer)) == len(layer)]
+    return list(dict.fromkeys(layers + ([OUTPUT] if reads_text else [])))

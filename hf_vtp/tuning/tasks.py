@@ -1,0 +1,73 @@
+"""What is held against the unpruned model: image embeddings, or greedy answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from .bounds import Bounds, mean_bounds, share_bounds
+
+READ = ("image_embeds", "pooler_output", "logits")  # the first that an output has
+
+
+class Embeddings:
+    """The cosine of an image's embedding (of a classifier: its logits) with that of the unpruned model."""
+
+    quality: ClassVar[str] = "cosine"
+    bounds: ClassVar[Bounds] = staticmethod(mean_bounds)
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def run(self, batch: dict[str, Tensor]) -> Sequence:
+        """Embeddings [B, D] in float32 on the CPU, of the model as it is now."""
+        output = getattr(self.model, "get_image_features", self.model)(pixel_values=batch["pixel_values"])
+        (found, *_) = [output[name] for name in READ if output.get(name) is not None]
+        return found.float().cpu()
+
+    first = run  # what FLOPs are counted of
+
+    def compare(self, found: Tensor, whole: Tensor) -> list[float]:
+        return cosine_similarity(found, whole, dim=-1).tolist()
+
+
+class Answers:
+    """Whether the greedy answer to a prompt is that of the unpruned model, token by token: 1 or 0."""
+
+    quality: ClassVar[str] = "agreement"
+    bounds: ClassVar[Bounds] = staticmethod(share_bounds)
+
+    def __init__(self, model: nn.Module, max_new_tokens: int):
+        self.model, self.max_new_tokens = model, max_new_tokens
+        config = model.generation_config
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        self.pad = config.pad_token_id
+        if self.pad is None:
+            self.pad = next((end for end in ends if end is not None), 0)
+        self.silent = {*ends, self.pad}
+
+    def run(self, batch: dict[str, Tensor], new_tokens: int | None = None) -> Sequence:
+        """The new tokens of every row, without its end and padding."""
+        told = {"max_new_tokens": new_tokens or self.max_new_tokens, "do_sample": False, "num_beams": 1}
+        output = self.model.generate(**batch, **told, pad_token_id=self.pad)
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        return [[token for token in row if token not in self.silent] for row in rows]
+
+    def first(self, batch: dict[str, Tensor]) -> Sequence:
+        """One token: what is behind it costs the same however long the answer."""
+        return self.run(batch, 1)
+
+    def compare(self, found: Sequence, whole: Sequence) -> list[float]:
+        return [float(said == right) for said, right in zip(found, whole, strict=True)]
+
+
+def on_device(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where the model is, numbers with a fraction in its dtype."""
+    return {
+        name: x.to(model.device, model.dtype if torch.is_floating_point(x) else None)
+        for name, x in batch.items()
+    }
