@@ -27,7 +27,7 @@ def parse(argv: list[str]):
         "--task",
         choices=tuple(TASKS),
         default="scenes",
-        help="scenes with all that is known of them; or, for eval_vlm.py and eval_clip.py, one question about "
+        help="scenes with all that is known of them; or, for eval_vlm.py and eval_clip.py, one question on "
         "each, or the class of the only thing",
     )
     return parser.parse_args(argv)
