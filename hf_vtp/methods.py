@@ -54,12 +54,12 @@ METHODS: Table = Table("method")
 METHODS.update(
     vtp=Method(
         "qk_norm",
-        "nms",
+        "spread",
         "absorb",
-        "the default: rank by Q/K norm, suppress repeats, let the kept absorb the rest",
+        "the default: rank by Q/K norm, suppress repeats near by, let the kept absorb the rest",
         "this project",
-        scorer_options={"order": "smallest"},
-        selector_options={"rounds": 4},
+        scorer_options={"of": "qk"},
+        merger_options={"lloyd": 2},
     ),
     qk_topk=Method(
         "qk_norm",

@@ -46,6 +46,7 @@ class VisionTokens:
     min_keep: int = 1  # bounds of a count that follows the image
     max_keep: int | None = None
     remaining: int = 0  # layers from this stage to the last one
+    pooled: bool = False  # what stays the tower itself pools, by size; else a language model reads it
     target: int = 1  # tokens that stay after the last stage
     positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one

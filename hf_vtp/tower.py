@@ -20,6 +20,7 @@ class Tower:
     """
 
     num_prefix_tokens: int  # [CLS] and registers in front of the patches
+    pooled = False  # whether the tower itself pools what stays, or a language model reads it
 
     def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
         self.module = module
@@ -75,6 +76,7 @@ class Tower:
             "target": num_keep(num_tokens, self.stages[last], **bounds),
             "share": self.stages[layer] / (1.0 if before is None else self.stages[before]),
             "remaining": last - layer,
+            "pooled": self.pooled,
             **bounds,
         }
 

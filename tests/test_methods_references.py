@@ -49,6 +49,11 @@ OPTIONS = {
     "max_coverage": [{"alpha": 0.0}, {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.05}],
     "lloyd": [{"rounds": 3}],
     "nms": [{"rounds": 3}, {"rounds": 100}],
+    "spread": [
+        {"place": 0.0, "score": 0.0},
+        {"place": 1.0, "score": 0.0, "reach": 100.0, "rounds": 1},
+        {"score": 3.0, "rounds": 100},
+    ],
     "pivots": [{"pivots": 1}, {"pivots": 100}],
     "recovered": [{"neighbours": 1}, {"neighbours": 4}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
@@ -60,8 +65,11 @@ OPTIONS = {
     "propagate": [{"alpha": 1.0, "neighbours": 1}, {"neighbours": 3}],
 }
 # fields of the tokens that a method of that name follows
-FIELDS = {"entropy": [{"remaining": 0, "target": 3}, {"remaining": 1, "target": 2}, {"remaining": 9}]}
-BOUNDS = {"min_keep": 1, "max_keep": None, "share": 0.5, "remaining": 2, "target": 1}
+FIELDS = {
+    "spread": [{}, {"pooled": True}],
+    "entropy": [{"remaining": 0, "target": 3}, {"remaining": 1, "target": 2}, {"remaining": 9}],
+}
+BOUNDS = {"min_keep": 1, "max_keep": None, "share": 0.5, "remaining": 2, "target": 1, "pooled": False}
 FIELDS |= {
     name: [{}, {"max_keep": 2, "share": 0.2}, {"min_keep": 4, "max_keep": 7, "share": 0.8}]
     + FIELDS.get(name, [])

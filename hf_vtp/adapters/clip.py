@@ -172,7 +172,9 @@ class CLIPAdapter(Adapter):
         module = getattr(model, "vision_model", model)
         cls = tower_for(module)
         num_layers = len(cls.layers(module))
-        return cls(module, config, config.stages(num_layers, default_layer=num_layers // 8))
+        tower = cls(module, config, config.stages(num_layers, default_layer=num_layers // 8))
+        tower.pooled = True
+        return tower
 
     def attach(self) -> None:
         super().attach()

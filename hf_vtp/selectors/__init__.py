@@ -23,6 +23,7 @@ from . import (  # noqa: E402, F401  (each adds its row)
     pivots,
     recovered,
     scope,
+    spread,
     stratified,
     threshold,
     top_k,

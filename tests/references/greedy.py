@@ -92,6 +92,39 @@ def nms(scores, im, rounds=1):
     return sorted(chosen)
 
 
+def spread(scores, im, place=2.0, score=0.4, reach=1.5, rounds=4):
+    if im.pooled:
+        return nms(scores, im, rounds=rounds)
+    frames, rows, columns = im.grid
+    size, n = rows * columns, im.n
+    spacing = (frames * size / im.num_keep) ** (0.5 if frames == 1 else 1 / 3)
+    at = [(p // size, p % size // columns, p % columns) for p in im.place]
+    squares = [[2 - 2 * im.cos[i][j] for j in range(n)] for i in range(n)]
+    rms = max(sum(map(sum, squares)) / n**2, 1e-5) ** 0.5
+
+    def apart(i, j):
+        gap = sum((a - b) ** 2 for a, b in zip(at[i], at[j], strict=True)) ** 0.5 / spacing
+        return max(squares[i][j], 1e-5) ** 0.5 / rms + place * min(gap, reach)
+
+    mean = sum(scores) / n
+    deviation = (sum((s - mean) ** 2 for s in scores) / n) ** 0.5
+    deviation = max(deviation, 1e-3 * sum(map(abs, scores)) / n, 1e-30)
+    bonus = [score * (s - mean) / deviation for s in scores]
+    chosen = []
+    for r in range(rounds):
+        count = im.num_keep * (r + 1) // rounds - im.num_keep * r // rounds
+        if not count:
+            continue
+        order = ranked(scores)
+        far = {}
+        for i in set(range(n)) - set(chosen):
+            above = {*order[: order.index(i)], *chosen}
+            far[i] = min([apart(i, j) for j in above], default=float("inf")) + bonus[i]
+        chosen += sorted(far, key=lambda i: (-far[i], i))[:count]
+        scores = [min(apart(i, j) for j in chosen) + bonus[i] for i in range(n)]
+    return sorted(chosen)
+
+
 def bipartite(scores, im):
     cos = im.key_cos
     left, joined = list(range(im.n)), {}

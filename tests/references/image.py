@@ -18,6 +18,7 @@ class Image:
     max_keep: int | None
     remaining: int
     target: int
+    pooled: bool
     layer: int
     place: list  # [N]
     sizes: list  # [N]
@@ -83,7 +84,7 @@ def image(tokens, b):
         states=plain(tokens.hidden_states, n),
         content=plain(content, n),
         **{name: getattr(tokens, name) for name in "num_keep grid share min_keep max_keep".split()},
-        **{name: getattr(tokens, name) for name in "remaining target layer".split()},
+        **{name: getattr(tokens, name) for name in "remaining target layer pooled".split()},
         place=list(range(n)) if tokens.positions is None else tokens.positions[b, :n].tolist(),
         sizes=[1.0] * n if tokens.sizes is None else plain(tokens.sizes, n),
         prefix=prefix,
