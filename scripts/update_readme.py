@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import readme_quality
+
 from hf_vtp import list_methods
 from hf_vtp.adapters import ADAPTERS
 from hf_vtp.measure.card import shown_command
@@ -59,17 +61,12 @@ def models() -> str:
     return table(["family", "classes", "`config.model_type`"], rows)
 
 
-def clip_cifar10() -> str:
-    result = json.loads((RESULTS / "cpu-2core" / "clip_cifar10.json").read_text())
-    ratios = list(dict.fromkeys(row["keep_ratio"] for row in result["rows"] if row["keep_ratio"]))
-    cells = {}
-    for row in result["rows"]:
-        cells.setdefault(row["method"], []).append(f"{row['accuracy']:.3f} / {row['cosine_mean']:.4f}")
-    unpatched = cells.pop("unpatched")[0]
-    rows = [[f"`{method}`", *shown] for method, shown in cells.items()]
-    headings = ["accuracy / cosine", *(f"keep {ratio:g}" for ratio in ratios)]
-    rows.insert(0, ["unpruned", *[unpatched] * len(ratios)])
-    return f"{table(headings, rows)}\n\n```bash\n{result['command']}\n```"
+def quality() -> str:
+    """The default against the best floor of each cell, and where it falls short."""
+    found = readme_quality.cells(ROOT)
+    shown = "\n".join(shown_command(command) for command in readme_quality.commands(found))
+    rows = table(readme_quality.HEADINGS, readme_quality.table_rows(found))
+    return f"{rows}\n\n{readme_quality.summary(found)}\n\n```bash\n{shown}\n```"
 
 
 def speed() -> str:
@@ -154,7 +151,7 @@ BLOCKS = {
     "models": models,
     "methods": methods,
     "parts": parts,
-    "clip_cifar10": clip_cifar10,
+    "quality": quality,
     "speed": speed,
     "testbed": testbed,
     "pictures": pictures,

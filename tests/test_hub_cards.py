@@ -76,7 +76,7 @@ def test_the_body_says_what_was_measured_on_what(name):
     assert "Random weights show speed and say nothing about quality." in text
     for result in results(name):
         if "evaluation" in result:
-            assert "not on this model" in text
+            assert "not of this model" in text
         command = " ".join(result["command"].split())
         assert command in " ".join(text.replace("\\\n", " ").split())
         machine = result["environment"]

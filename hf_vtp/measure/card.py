@@ -38,9 +38,9 @@ def read_result(path: str | os.PathLike) -> Measured:
     path = Path(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        kind = KINDS[result.get("benchmark") or result["evaluation"]]
+        kind = KINDS[result["benchmark"] if "benchmark" in result else f"eval_{result['evaluation']}"]
         measured = Measured(path, result, kind)
-        section(measured, path.parent)
+        section(measured, path.parent, "")
         list(evaluations(measured))
         measured.kind.model(result)
     except OSError as error:
@@ -89,7 +89,7 @@ def make_card(
         config_from=config_from,
         loader=loader,
         complete=any(speaks_of(measured, shown) for measured in results),
-        sections=[section(measured, folder) for measured in results],
+        sections=[section(measured, folder, shown) for measured in results],
         bench=f"python scripts/{bench} --model {shown} --method vtp qk_topk",
     )
 
@@ -100,15 +100,15 @@ def speaks_of(measured: Measured, base_model: str) -> bool:
     return result.get("model") == base_model and result.get("weights") == "pretrained"
 
 
-def section(measured: Measured, folder: Path) -> dict:
-    """What the template shows of one result."""
+def section(measured: Measured, folder: Path, base_model: str) -> dict:
+    """What the template shows of one result in a card of `base_model`."""
     result, machine = measured.result, measured.result["environment"]
     cores = "" if machine["cuda"] else f", {machine['threads']} threads"
     cuda = f", CUDA {machine['cuda']}" if machine["cuda"] else ""
     versions = ", ".join(f"{n} {machine[n]}" for n in ("hf_vtp", "torch", "transformers", "python"))
     picture = measured.picture
     return {
-        "heading": heading(measured),
+        "heading": heading(measured, base_model),
         "model": measured.kind.model(result),
         "note": measured.kind.note if result.get("weights", "random") == "random" else "",
         "device": f"{machine['device_name']}{cores}{cuda}, {result['dtype']}",
@@ -121,10 +121,13 @@ def section(measured: Measured, folder: Path) -> dict:
     }
 
 
-def heading(measured: Measured) -> str:
+def heading(measured: Measured, base_model: str) -> str:
     """What a result is about; a benchmark's, with the batch and image sizes."""
     if "benchmark" not in measured.result:
-        return measured.kind.heading
+        other = (
+            "" if speaks_of(measured, base_model) else f" of {measured.result['model']}, not of this model"
+        )
+        return f"{measured.kind.heading}{other}"
     sizes = []
     for key, word in (("batch_size", "batch"), ("image_size", "image")):
         values = dict.fromkeys(str(row[key]) for row in measured.result["rows"] if key in row)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .methods import COLUMNS as METHODS_COLUMNS
-from .report import FLOOR_COLUMNS, VISION_COLUMNS, Column, number
+from .report import FLOOR_COLUMNS, VISION_COLUMNS, Column, measured, number
 from .table_vlm import where
 from .variants import UNPATCHED
 
@@ -56,6 +56,10 @@ def _inputs(result: dict) -> tuple[str, str]:
     return "speed", f"speed of {result['model']} on {images} ({where})"
 
 
+def _items(result: dict) -> tuple[str, str]:
+    return "quality", f"{result['num_items']} items of {result['data']}, answered by {result['model']}"
+
+
 SPEED = "Random weights show speed and say nothing about quality."
 KEEP: Column = ("keep", lambda row: "" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}")
 TOKENS: Column = ("tokens", lambda row: f"{row['kept_tokens']}/{row['total_tokens']}")
@@ -80,28 +84,39 @@ VLM_COLUMNS: tuple[Column, ...] = (
     ("peak MiB", number("peak_memory_mib", 0)),
     *FLOOR_COLUMNS,
 )
+LAYER: Column = ("layer", lambda row: "" if row["layer"] == "-" else row["layer"])
+COST: tuple[Column, ...] = (("FLOP ratio", measured("flop_ratio", 2)), ("speed-up", measured("speedup", 2)))
 CLIP_COLUMNS: tuple[Column, ...] = (
     METHOD,
     KEEP,
+    LAYER,
     TOKENS,
-    ("accuracy", number("accuracy", 3)),
-    ("cosine mean", number("cosine_mean", 4)),
-    ("cosine min", number("cosine_min", 4)),
-    ("cosine p5", number("cosine_p5", 4)),
+    ("top-1", measured("top_1", 4)),
+    ("image-to-text recall@1", measured("i2t_recall_at_1", 4)),
+    ("text-to-image recall@1", measured("t2i_recall_at_1", 4)),
+    ("cosine mean", measured("cosine_mean", 4)),
+    ("cosine p5", measured("cosine_p5", 4)),
+    *COST,
 )
-LLAVA_COLUMNS: tuple[Column, ...] = (
+ANSWERS = (
+    ("exact_match", "accuracy", "exact match"),
+    ("vqa_accuracy", "accuracy", "VQA accuracy"),
+    ("pope_accuracy", "accuracy", "accuracy of yes and no"),
+    ("anls", "anls", "ANLS"),
+)
+VLM_QUALITY: tuple[Column, ...] = (
     METHOD,
-    ("layer", lambda row: "" if row["layer"] == "-" else row["layer"]),
-    ("visual tokens", lambda row: str(row["kept_tokens"])),
-    ("accuracy", number("accuracy", 3)),
+    KEEP,
+    LAYER,
+    TOKENS,
+    *((name, measured(key, 4)) for key, _, name in ANSWERS),
+    *COST,
 )
 GENERATES = (
     ("ttft_speedup", "speedup", "speed-up to the first token"),
     ("e2e_speedup", "speedup", "speed-up to the last token"),
 )
-SMALL = "Quality on a small trained {}, not on this model"
-
-KINDS = {  # by a result's "benchmark" or "evaluation"
+KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
     "clip": Kind(
         "clip",
         "Speed",
@@ -122,22 +137,17 @@ KINDS = {  # by a result's "benchmark" or "evaluation"
         lambda result: result["model"],
         SPEED,
     ),
-    "clip_cifar10": Kind(
+    "eval_clip": Kind(
         "clip",
-        SMALL.format("CLIP"),
+        "Quality",
         CLIP_COLUMNS,
-        (("accuracy", "accuracy", "accuracy"), ("cosine_mean", "cosine", "mean cosine with the unpruned")),
-        lambda result: ("cifar10", f"{result['num_images']} CIFAR-10 test images, a small trained CLIP"),
-        lambda result: "a CLIP of 4 vision layers and 64 patch tokens that knows the ten classes of CIFAR-10",
-        "What it says about the large model is for you to measure.",
+        (
+            ("top_1", "accuracy", "top-1"),
+            ("t2i_recall_at_1", "recall", "text-to-image recall@1"),
+            ("cosine_mean", "cosine", "mean cosine with the unpruned"),
+        ),
+        _items,
+        _benchmarked,
     ),
-    "llava_cifar10": Kind(
-        "llava",
-        SMALL.format("LLaVA"),
-        LLAVA_COLUMNS,
-        (("accuracy", "accuracy", "accuracy"),),
-        lambda result: ("cifar10", f"{result['num_images']} CIFAR-10 test images, a small trained LLaVA"),
-        lambda result: "a small LLaVA with 64 visual tokens, trained to name the class of a CIFAR-10 image",
-        "What it says about the large model is for you to measure.",
-    ),
+    "eval_vlm": Kind("llava", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
 }

@@ -19,9 +19,9 @@ STEADY = 1e-3  # a spread of scores below this share of their size is rounding
 class Distances:
     """How unlike two tokens are, and how far apart: |u_i − u_j| / RMS + weight · min(gap, reach).
 
-    u are hidden states of length one, RMS the root of the mean of |u_i − u_j|² over all pairs; the gap between
-    two places is counted in the spacing that `num_keep` tokens would have on a regular grid. By blocks of
-    rows, kept only where one block holds them all.
+    u are hidden states of length one, RMS the root of the mean of |u_i − u_j|² over all pairs; the gap of two
+    places is counted in the spacing that `num_keep` tokens would have on a regular grid. By blocks of rows,
+    kept only where one block holds them all.
     """
 
     def __init__(self, tokens: VisionTokens, weight: float, reach: float):
@@ -65,11 +65,12 @@ def spread(
 ) -> Tensor:
     """The `num_keep` tokens farthest from any token that outranks them, in content and in the image.
 
-    far_i = min over tokens j ranked above i of |u_i − u_j| / RMS + place · min(gap_ij, reach), plus score · z_i
-    with z the scores, their mean taken off, in standard deviations; the largest stay. u are hidden states of
-    length one, RMS the root of the mean of |u_i − u_j|², the gap is counted in the spacing of a regular grid of
-    `num_keep` tokens (frames are an axis like rows). `rounds` as in `nms`: from the second on, tokens rank by
-    their distance to what is chosen already, plus their score, and what is near the chosen counts as near.
+    far_i = min over tokens j ranked above i of |u_i − u_j| / RMS + place · min(gap_ij, reach), plus
+    score · z_i with z the scores, their mean taken off, in standard deviations; the largest stay. u are
+    hidden states of length one, RMS the root of the mean of |u_i − u_j|², the gap is counted in the spacing
+    of a regular grid of `num_keep` tokens (frames are an axis like rows). `rounds` as in `nms`: from the
+    second on, tokens rank by their distance to what is chosen already, plus their score, and what is near the
+    chosen counts as near.
 
     A language model gives every token the same weight, however many it stands for, so what it reads is to
     show the image as a whole. Where the tower itself pools what stays (CLIP), and weighs it by size, `nms`
