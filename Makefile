@@ -1,5 +1,5 @@
 # make test: the environment, ruff, the tests, and those that touch models again with the oldest Transformers.
-# make demo: the environment, then the benchmark on real photographs.
+# make demo: the environment, then what pruning costs and buys on the testbed's trained CLIP and LLaVA.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,9 +39,16 @@ test: lint $(OLDEST)/.made
 
 demo: $(VENV)/.made
 	mkdir -p $(ARTIFACTS)
-	$(PY) scripts/bench_clip.py --weights random --method vtp qk_topk --keep-ratio 0.7 0.5 0.3 --layer 0 \
-		--batch-size 4 --rounds 5 --json $(ARTIFACTS)/bench_clip.json --plot $(ARTIFACTS)/bench_clip.png
-	@echo "the picture is in $(ARTIFACTS)/bench_clip.png, the rows in $(ARTIFACTS)/bench_clip.json"
+	rm -rf $(ARTIFACTS)/classes $(ARTIFACTS)/questions
+	$(PY) scripts/testbed/make_data.py --out $(ARTIFACTS)/classes --num 300 --seed 3 --split test --task classes
+	$(PY) scripts/testbed/make_data.py --out $(ARTIFACTS)/questions --num 200 --seed 3 --split test --task questions
+	echo '{}' > $(ARTIFACTS)/prompt.txt
+	$(PY) scripts/eval_clip.py --model tests/testbed/clip --data $(ARTIFACTS)/classes --prompts $(ARTIFACTS)/prompt.txt \
+		--keep-ratio 0.5 0.25 --seeds 2 --json $(ARTIFACTS)/demo_clip.json --plot $(ARTIFACTS)/demo_clip.png
+	$(PY) scripts/eval_vlm.py --model tests/testbed/llava --data $(ARTIFACTS)/questions --prompt '{image} {question}' \
+		--metric exact_match --max-new-tokens 4 --keep-ratio 0.5 0.25 --seeds 2 --batch-size 50 \
+		--predictions $(ARTIFACTS)/demo_llava.jsonl --json $(ARTIFACTS)/demo_llava.json --plot $(ARTIFACTS)/demo_llava.png
+	@echo "the pictures are $(ARTIFACTS)/demo_clip.png and $(ARTIFACTS)/demo_llava.png, the rows beside them"
 
 lint: $(VENV)/.made-for-tests
 	$(PY) -m ruff check .

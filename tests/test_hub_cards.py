@@ -1,12 +1,12 @@
 """Model cards: the committed ones are current, their numbers are the rows', what is not there is not said."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from load_script import script
 
 from hf_vtp.measure import cli
 from hf_vtp.measure.card import make_card, read_result
@@ -15,13 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "model_cards"
 LISTED = json.loads((CARDS / "cards.json").read_text())
 SPEED = CARDS / "results" / "cpu-2core" / "clip_vit_b16_fp32.json"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def body(name):

@@ -1,12 +1,12 @@
 """What the README and CONTRIBUTING say is what the package does."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from load_script import script
 from models import clip, clip_vision, pixels
 from qwen import Qwen
 from transformers import AutoModelForImageTextToText, CLIPModel
@@ -35,10 +35,7 @@ def snippets(name):
 
 
 def test_the_tables_are_what_make_readme_writes():
-    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "scripts" / "update_readme.py")
-    update_readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(update_readme)
-    assert update_readme.fill(README) == README, "run `make readme`"
+    assert script("update_readme").fill(README) == README, "run `make readme`"
 
 
 def test_the_method_table_lists_every_method():

@@ -11,10 +11,10 @@ import torch
 from transformers import CLIPImageProcessor, Qwen2VLImageProcessor
 
 from hf_vtp.measure import cli
-from hf_vtp.testbed import batches, dataset, losses
+from hf_vtp.testbed import batches, dataset, evaluate, losses
 from hf_vtp.testbed.backgrounds import BACKGROUNDS
 from hf_vtp.testbed.models import NEW
-from hf_vtp.testbed.questions import NUM_ANSWERS, caption, facts, questions
+from hf_vtp.testbed.questions import CLASSES, NUM_ANSWERS, Question, caption, facts, questions
 from hf_vtp.testbed.scenes import COLORS, SHAPES, WORDS, make_scene
 from hf_vtp.testbed.tokenizer import VOCABULARY, encode, make_tokenizer
 from hf_vtp.testbed.training import KINDS
@@ -106,12 +106,27 @@ def test_a_saved_dataset_reads_back_and_every_answer_is_true(tmp_path, split):
     assert types == set(NUM_ANSWERS)
 
 
+def test_what_the_evaluations_read(tmp_path):
+    asked = dataset.save_dataset(tmp_path / "asked", 12, seed=4, split="test", varied=True, task="questions")
+    again = [(item.question, item.image.size) for item in evaluate.asked(12, 4, varied=True)]
+    said = [(Question(row["type"], row["question"], row["answer"]), row["image"].size) for row in asked]
+    assert said == again and len({size for _, size in said}) > 1 and asked["id"] == list(range(12))
+    classes = dataset.save_dataset(tmp_path / "classes", 12, seed=4, split="test", task="classes")
+    assert classes.features["label"].names == list(CLASSES)
+    again = [label for _, label in evaluate.classified(12, 4)]
+    assert classes["label"] == again and len(set(again)) > 1
+
+
 def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(cli.UsageError, match="not an empty folder"):
         dataset.save_dataset(tmp_path, 2)
     with pytest.raises(cli.UsageError, match="choose from train, test"):
         dataset.save_dataset(tmp_path / "new", 2, split="dev")
+    with pytest.raises(cli.UsageError, match="choose from scenes, questions, classes"):
+        dataset.save_dataset(tmp_path / "new", 2, task="captions")
+    with pytest.raises(cli.UsageError, match="one size"):
+        dataset.save_dataset(tmp_path / "new", 2, task="classes", varied=True)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 

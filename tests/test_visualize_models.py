@@ -109,7 +109,7 @@ def test_a_contact_sheet_refuses(told, message):
         (dict(methods="vtp"), "methods must be a list, not str"),
         (dict(keep_ratios=0.5), "keep_ratios must be a list, not float"),
     ],
-    ids=str,
+    ids=["a picture", "a name", "a method", "a ratio"],
 )
 def test_one_instead_of_a_list_is_said(told, message):
     eyes = family("clip")
