@@ -147,10 +147,11 @@ def test_configs_share_no_options():
 
 
 def test_a_part_keeps_the_options_of_its_method_unless_replaced():
-    config = VTPConfig()  # vtp: the smallest norms of keys
-    assert config.part("scorer") == ("qk_norm", {"order": "smallest"})
-    assert config.replace(scorer_options={"of": "q"}).part("scorer")[1] == {"order": "smallest", "of": "q"}
-    assert config.replace(scorer_options={"order": "largest"}).part("scorer")[1] == {"order": "largest"}
+    config = VTPConfig()  # vtp: the norms of queries and keys
+    assert config.part("scorer") == ("qk_norm", {"of": "qk"})
+    smallest = config.replace(scorer_options={"order": "smallest"})
+    assert smallest.part("scorer")[1] == {"of": "qk", "order": "smallest"}
+    assert config.replace(scorer_options={"of": "q"}).part("scorer")[1] == {"of": "q"}
     assert config.replace(scorer="token_norm").part("scorer") == ("token_norm", {})
     assert config.replace(selector="top_k").part("selector") == ("top_k", {})
 

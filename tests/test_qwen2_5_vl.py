@@ -138,7 +138,8 @@ def test_flash_attention_gets_narrowed_lengths(monkeypatch, method):
     assert sum(calls[0]) == 352 and sum(calls[1]) == sum(calls[2]) == 4 * sum(
         round(0.4 * n) for n in (24, 4, 60)
     )
-    assert len(calls[2]) < len(calls[0])  # windows that became empty are gone
+    if method == "qk_topk":  # the default spreads what it keeps over all of them
+        assert len(calls[2]) < len(calls[0])  # windows that became empty are gone
 
 
 @pytest.mark.parametrize("method", IMAGE_METHODS)

@@ -119,7 +119,7 @@ def run(name: str, piece: Piece, scripts: Path, out: Path) -> None:
 
 def write_markdown(path: Path) -> None:
     """A result's table, its command and the machine, beside the JSON file."""
-    shown = section(read_result(path), path.parent)
+    shown = section(read_result(path), path.parent, "")
     lines = [
         f"# {shown['heading']}",
         "",

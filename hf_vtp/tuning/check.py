@@ -11,13 +11,21 @@ Cost = Callable[[Trial], float]
 
 
 def front(trials: Sequence[Trial], cost: Cost, whole: float) -> list[Trial]:
-    """From the safest to the cheapest, those below the cost of all safer ones and of no pruning, `whole`."""
-    found, least = [], whole
-    for trial in sorted(trials, key=lambda trial: (-trial.mean, cost(trial))):
-        if cost(trial) < least:
-            found.append(trial)
-            least = cost(trial)
-    return found
+    """Those below the cost of no pruning, `whole`, from the dearest, hence safest, to the cheapest.
+
+    One that another candidate beats, cheaper and no worse, is left out. Of one candidate all ratios stay: that
+    a lower one seemed as good on a few images says little, and the safer one is what to fall back on.
+    """
+    cheaper = [trial for trial in trials if cost(trial) < whole]
+    kept = [
+        one
+        for one in cheaper
+        if not any(
+            other.candidate != one.candidate and cost(other) <= cost(one) and other.mean >= one.mean
+            for other in cheaper
+        )
+    ]
+    return sorted(kept, key=cost, reverse=True)
 
 
 def walk(trials: Sequence[Trial], lab: Lab, target: float, confidence: float) -> Trial | None:

@@ -11,7 +11,7 @@ from .candidates import RATIOS, Candidate
 from .lab import Lab
 
 FINALISTS = 4  # candidates that are timed and checked
-SAFER = (0, 1, 2, 4)  # steps of RATIOS above the least ratio that did
+SAFER = (0, 1, 2, 4, 8, 12)  # steps of RATIOS above the least ratio that did
 SLACK = 0.1  # how much more FLOPs than the best so far may still turn out faster
 
 
