@@ -13,8 +13,8 @@ Cost = Callable[[Trial], float]
 def front(trials: Sequence[Trial], cost: Cost, whole: float) -> list[Trial]:
     """Those below the cost of no pruning, `whole`, from the dearest, hence safest, to the cheapest.
 
-    One that another candidate beats, cheaper and no worse, is left out. Of one candidate all ratios stay: that
-    a lower one seemed as good on a few images says little, and the safer one is what to fall back on.
+    One that another candidate beats, cheaper and no worse, is left out. Of one candidate all ratios stay:
+    that a lower one seemed as good on a few images says little, and the safer one is what to fall back on.
     """
     cheaper = [trial for trial in trials if cost(trial) < whole]
     kept = [
