@@ -15,6 +15,7 @@ TOUCH_MODELS = (
     "test_methods",
     "test_qwen",
     "test_testbed",
+    "test_tune",
     "test_vlm",
 )
 

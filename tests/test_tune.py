@@ -340,6 +340,8 @@ def test_the_script_asks_questions(tmp_path, capsys, monkeypatch):
     told = ("--model", tmp_path / "qwen", "--images", tmp_path / "photos", "--device", "cpu", "--by", "flops")
     told += ("--target", 0.5, "--method", "uniform", "--layer", "output", "--max-new-tokens", 2)
     code, out, err = run(*told, "--question", "w7 w8", "--batch-size", 3)
+    if "Torchvision" in err:
+        pytest.skip("this Transformers has no such image processor without torchvision")
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     assert result["quality"] == "agreement" and result["num_images"] == {"search": 3, "check": 9}
