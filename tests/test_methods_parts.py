@@ -22,10 +22,12 @@ def test_row_blocks_change_nothing(monkeypatch):
     x = torch.randn(2, 33, 8, generator=torch.Generator().manual_seed(0))
     tokens, scores = tokens_of(x, 12), torch.randn(2, 33, generator=torch.Generator().manual_seed(1))
     whole = SELECTORS["nms"].function(scores, tokens, rounds=3)
+    spread = SELECTORS["spread"].function(scores, tokens)
     merged = lloyd(tokens, whole, x[:, :12], rounds=2)
     monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 100)
     assert len(list(row_blocks(33, 33))) == 11
     assert torch.equal(SELECTORS["nms"].function(scores, tokens, rounds=3), whole)
+    assert torch.equal(SELECTORS["spread"].function(scores, tokens), spread)
     for a, b in zip(lloyd(tokens, whole, x[:, :12], rounds=2), merged, strict=True):
         torch.testing.assert_close(a, b)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ..tokens import VisionTokens, row_blocks
+from ..tokens import VisionTokens, row_blocks, take
 from . import register_selector
 from .nms import nms
 from .top_k import highest
@@ -35,22 +36,31 @@ class Distances:
         self.scale = (2 - 2 * mean).clamp(min=SAME).sqrt()[:, None, None]
         n = self.unit.shape[1]
         self.blocks = list(row_blocks(n, n))
-        self.whole = self._rows(0, n) if len(self.blocks) == 1 else None
+        self.whole = self._apart(0, n, self.unit, self.axes) if len(self.blocks) == 1 else None
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """[B, stop - start, N]"""
-        return self.whole if self.whole is not None else self._rows(start, stop)
+    def to(self, columns: Tensor) -> Tensor:
+        """Distance of each token to the nearest of those at `columns` [B, K], [B, N]."""
+        unit = take(self.unit, columns)
+        axes = [take(axis.expand(len(columns), -1), columns) for axis in self.axes]
+        n, k = self.unit.shape[1], columns.shape[1]
+        return torch.cat([self._apart(i, j, unit, axes).amin(dim=-1) for i, j in row_blocks(n, k)], dim=1)
+
+    def to_those(self, among: Callable[[int, int], Tensor]) -> Tensor:
+        """Distance of each token to the nearest that `among(start, stop)` admits, [B, N]; inf where none."""
+        blocks = [self._rows(i, j).where(among(i, j), float("inf")).amin(dim=-1) for i, j in self.blocks]
+        return torch.cat(blocks, dim=1)
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        cosines = self.unit[:, start:stop] @ self.unit.transpose(1, 2)
-        apart = (2 - 2 * cosines).clamp_(min=SAME).sqrt_().div_(self.scale)
-        gap = sum((axis[:, start:stop, None] - axis[:, None]).square() for axis in self.axes).sqrt()
-        return apart + (gap / self.spacing).clamp(max=self.reach) * self.weight
+        """[B, stop - start, N]"""
+        return self.whole if self.whole is not None else self._apart(start, stop, self.unit, self.axes)
 
-    def nearest(self, among) -> Tensor:
-        """Distance of each token to the nearest of those that `among(start, stop)` admits, [B, N]."""
-        blocks = [self.rows(i, j).where(among(i, j), float("inf")).amin(dim=-1) for i, j in self.blocks]
-        return torch.cat(blocks, dim=1)
+    def _apart(self, start: int, stop: int, unit: Tensor, axes: list[Tensor]) -> Tensor:
+        """Distances of some rows to the tokens with these states [B, K, D] and places, [B, rows, K]."""
+        cosines = self.unit[:, start:stop] @ unit.transpose(1, 2)
+        apart = (2 - 2 * cosines).clamp_(min=SAME).sqrt_().div_(self.scale)
+        pairs = zip(self.axes, axes, strict=True)
+        gap = sum((own[:, start:stop, None] - other[:, None]).square() for own, other in pairs).sqrt()
+        return apart + (gap / self.spacing).clamp(max=self.reach) * self.weight
 
 
 @register_selector("spread", paper="this project; after Fast NMS (YOLACT, arXiv:1904.02689)")
@@ -88,9 +98,10 @@ def spread(
     for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
         order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
         rank = order.argsort(dim=-1)  # 0 is the best
-        above = distances.nearest(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None])
+        above = distances.to_those(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None])
         far = (torch.minimum(above, nearest) + bonus).masked_fill(chosen, float("-inf"))
-        new = torch.zeros_like(chosen).scatter(1, highest(far, count), True)
-        nearest = torch.minimum(nearest, distances.nearest(lambda i, j, new=new: new[:, None]))
-        chosen, scores = chosen | new, nearest + bonus
+        new = highest(far, count)
+        chosen = chosen.scatter(1, new, True)
+        nearest = torch.minimum(nearest, distances.to(new))
+        scores = nearest + bonus
     return highest(chosen.float(), tokens.num_keep)
