@@ -9,7 +9,6 @@ from hf_vtp.evaluation.cases import FLOORS
 
 RESULTS = Path("model_cards/results/cpu-2core")  # below the repository's root
 RUNS = {  # files of eval_clip.py and eval_vlm.py, the model as the table names it
-    "eval_testbed_clip.json": "testbed CLIP, zero-shot",
     "eval_testbed_llava.json": "testbed LLaVA, answers",
     "eval_testbed_qwen2_5_vl.json": "testbed Qwen2.5-VL, answers",
     "eval_clip_cifar10.json": "CIFAR-10 CLIP, zero-shot",

@@ -45,6 +45,10 @@ def plot(target: Path, title: str, rows: list[dict], metric: str, speed: str) ->
         figure.savefig(path)
 
 
+# matplotlib's ten, and more for tables with many methods
+COLOURS = [f"C{i}" for i in range(10)] + ["#8c6d31", "#393b79", "#7b4173", "#637939", "#843c39", "#e7ba52"]
+
+
 def _panel(axes, rows: list[dict], metric: str, x: str) -> None:
     rising = x != "kept_tokens"
     ends = frontier([(row[x], row[metric]) for row in rows], rising)
@@ -54,7 +58,12 @@ def _panel(axes, rows: list[dict], metric: str, x: str) -> None:
         own = [row for row in rows if (row["method"], row["layer"]) == (method, layer)]
         own.sort(key=lambda row: row[x])
         name = method if method in (UNPRUNED, DOWNSAMPLE) else f"{method}, layer {layer}"
-        style = {"marker": "os^Dvp*X"[i % 8], "color": f"C{i % 10}", "markersize": 5, "linewidth": 1}
+        style = {
+            "marker": "os^Dvp*X"[i % 8],
+            "color": COLOURS[i % len(COLOURS)],
+            "markersize": 5,
+            "linewidth": 1,
+        }
         axes.plot([row[x] for row in own], [row[metric] for row in own], label=name, **style)
         for row in own:
             if row["keep_ratio"] is not None:
