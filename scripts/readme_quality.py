@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 from hf_vtp.evaluation.cases import FLOORS
 
@@ -11,8 +12,8 @@ RESULTS = Path("model_cards/results/cpu-2core")  # below the repository's root
 RUNS = {  # files of eval_clip.py and eval_vlm.py, the model as the table names it
     "eval_testbed_llava.json": "testbed LLaVA, answers",
     "eval_testbed_qwen2_5_vl.json": "testbed Qwen2.5-VL, answers",
-    "eval_clip_cifar10.json": "CIFAR-10 CLIP, zero-shot",
-    "eval_llava_cifar10.json": "CIFAR-10 LLaVA, answers",
+    "eval_cifar_clip.json": "CIFAR-10 CLIP, zero-shot",
+    "eval_cifar_llava.json": "CIFAR-10 LLaVA, answers",
 }
 WHERE = {"default": "early in the tower", "output": "after the tower"}
 METRIC = {"clip": "top_1", "vlm": "exact_match"}
@@ -35,7 +36,7 @@ def cells(root: Path) -> list[dict]:
             told = {name: by_row[(name, *cell)] for name in (OURS, PLAIN, *FLOORS)}
             told["downsample"] = by_row["downsample", cell[0], "-"]
             numbers = {"ours": told.pop(OURS), "plain": told.pop(PLAIN), "floors": told}
-            found.append({"model": name, "result": result, "file": file, **compared, **numbers})
+            found.append({"model": name, "result": result, **compared, **numbers})
     return found
 
 
@@ -61,12 +62,7 @@ def table_rows(found: list[dict]) -> list[list[str]]:
 
 def summary(found: list[dict]) -> str:
     """Means over all cells, and every cell that falls short."""
-
-    def mean(values) -> float:
-        values = list(values)
-        return sum(values) / len(values)
-
-    floors = {floor: mean(cell["floors"][floor] for cell in found) for floor in found[0]["floors"]}
+    floors = {floor: fmean(cell["floors"][floor] for cell in found) for floor in found[0]["floors"]}
     best = max(floors, key=floors.get)
     several = ", ".join(f"`{floor}` {value:.4f}" for floor, value in floors.items())
     short = [(cell, f"{cell['low']:+.4f}") for cell in found if cell["low"] < MARGIN]
@@ -75,7 +71,7 @@ def summary(found: list[dict]) -> str:
         for cell in found
         if cell["ours"] <= cell["plain"]
     ]
-    ours, plain = mean(cell["ours"] for cell in found), mean(cell["plain"] for cell in found)
+    ours, plain = fmean(cell["ours"] for cell in found), fmean(cell["plain"] for cell in found)
     return (
         f"Mean over the {len(found)} cells: `{OURS}` {ours:.4f}, `{PLAIN}` {plain:.4f}; of the floors "
         f"{several} (the best single one: `{best}`).\n\n"

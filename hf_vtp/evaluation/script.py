@@ -155,15 +155,10 @@ def columns(metrics: Sequence[str], unit: str, further: Sequence[str] = ()) -> l
         ("keep", lambda row: "-" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}"),
         ("layer", lambda row: row["layer"]),
         ("tokens", lambda row: f"{row['kept_tokens']}/{row['total_tokens']}"),
-        *((name.replace("_", "\n"), optional(name, 4)) for name in (*metrics, *further)),
-        *([("lossy-\nness", optional(f"{metrics[0]}_lossyness", 4))] if metrics else []),
+        *((name.replace("_", "\n"), report.measured(name, 4)) for name in (*metrics, *further)),
+        *([("lossy-\nness", report.measured(f"{metrics[0]}_lossyness", 4))] if metrics else []),
         (f"GFLOP\n/{unit}", report.number(f"gflop_per_{unit}", 4)),
         ("FLOP\nratio", report.number("flop_ratio", 2)),
         (f"{unit}s\n/s", report.number(f"{unit}s_per_s", 1)),
         ("speed-\nup", report.number("speedup", 2)),
     ]
-
-
-def optional(key: str, digits: int):
-    """A cell with the row's number; n/a where the row has none or lacks it."""
-    return lambda row: "n/a" if row.get(key) is None else f"{row[key]:.{digits}f}"

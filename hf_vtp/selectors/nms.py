@@ -1,5 +1,6 @@
 """Rank, then suppress what repeats a token ranked above it."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -25,17 +26,39 @@ def nms(scores: Tensor, tokens: VisionTokens, *, rounds: Annotated[int, range(1,
     """
     unit = tokens.unit_hidden_states()
     cosines = Cosines(unit)
+    return farthest_in_rounds(
+        scores,
+        tokens.num_keep,
+        rounds,
+        lambda among: -cosines.row_max(among, LEAST),
+        lambda columns: -(unit @ take(unit, columns).transpose(1, 2)).amax(dim=-1),
+    )
+
+
+def farthest_in_rounds(
+    scores: Tensor,
+    num_keep: int,
+    rounds: int,
+    to_those: Callable[[Callable[[int, int], Tensor]], Tensor],
+    to: Callable[[Tensor], Tensor],
+    bonus: Tensor | float = 0.0,
+) -> Tensor:
+    """The places, [B, num_keep], that are farthest from all that outrank them, chosen in `rounds`.
+
+    `to_those(among)` is the distance of each token to the nearest that `among(start, stop)` admits, and
+    `to(columns)` that to the nearest at `columns` [B, K], both [B, N]; `bonus` [B, N] is added to a token's
+    distance. The first round ranks by `scores` [B, N], each later one by the distance to what is chosen.
+    """
     chosen = torch.zeros_like(scores, dtype=torch.bool)
-    covered = torch.full_like(scores, LEAST)  # similarity to the nearest chosen token
-    bounds = [tokens.num_keep * r // rounds for r in range(rounds + 1)]
+    nearest = torch.full_like(scores, float("inf"))  # distance to what is chosen
+    bounds = [num_keep * r // rounds for r in range(rounds + 1)]
     for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
-        rank = torch.sort(scores, dim=-1, descending=True, stable=True).indices.argsort(
-            dim=-1
-        )  # 0 is the best
-        above = cosines.row_max(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None], LEAST)
-        redundancy = torch.maximum(above, covered).masked_fill(chosen, float("inf"))
-        new = highest(-redundancy, count)
+        order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+        rank = order.argsort(dim=-1)  # 0 is the best
+        above = to_those(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None])
+        far = (torch.minimum(above, nearest) + bonus).masked_fill(chosen, float("-inf"))
+        new = highest(far, count)
         chosen = chosen.scatter(1, new, True)
-        covered = torch.maximum(covered, (unit @ take(unit, new).transpose(1, 2)).amax(dim=-1))
-        scores = -covered
-    return highest(chosen.float(), tokens.num_keep)
+        nearest = torch.minimum(nearest, to(new))
+        scores = nearest + bonus
+    return highest(chosen.float(), num_keep)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..tokens import VisionTokens, row_blocks, take
 from . import register_selector
-from .nms import nms
-from .top_k import highest
+from .nms import farthest_in_rounds, nms
 
 SAME = 1e-5  # squared length of a difference of two unit vectors that rounding may make
 STEADY = 1e-3  # a spread of scores below this share of their size is rounding
@@ -92,16 +91,4 @@ def spread(
     deviation = scores - scores.mean(dim=1, keepdim=True)
     least = scores.abs().mean(dim=1, keepdim=True) * STEADY
     bonus = score * deviation / scores.std(dim=1, keepdim=True, correction=0).maximum(least).clamp(min=1e-30)
-    chosen = torch.zeros_like(scores, dtype=torch.bool)
-    nearest = torch.full_like(scores, float("inf"))  # distance to what is chosen
-    bounds = [tokens.num_keep * r // rounds for r in range(rounds + 1)]
-    for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
-        order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
-        rank = order.argsort(dim=-1)  # 0 is the best
-        above = distances.to_those(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None])
-        far = (torch.minimum(above, nearest) + bonus).masked_fill(chosen, float("-inf"))
-        new = highest(far, count)
-        chosen = chosen.scatter(1, new, True)
-        nearest = torch.minimum(nearest, distances.to(new))
-        scores = nearest + bonus
-    return highest(chosen.float(), tokens.num_keep)
+    return farthest_in_rounds(scores, tokens.num_keep, rounds, distances.to_those, distances.to, bonus)
