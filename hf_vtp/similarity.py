@@ -27,10 +27,27 @@ class Cosines:
             return take(self.whole, index).squeeze(1)
         return (self.unit @ take(self.unit, index).transpose(1, 2)).squeeze(-1)
 
-    def row_max(self, where: Callable[[int, int], Tensor], otherwise: float) -> Tensor:
-        """Largest cosine of each row among the columns that `where(start, stop)` admits, [B, N]."""
-        blocks = [self.rows(i, j).where(where(i, j), otherwise).amax(dim=-1) for i, j in self.blocks]
-        return torch.cat(blocks, dim=1)
+    def row_max(self, cap: Callable[[int, int], Tensor]) -> Tensor:
+        """Largest of each row's cosines, each at most `cap(start, stop)` [B or 1, rows, N]; [B, N]."""
+        return torch.cat([self.rows(i, j).clamp(max=cap(i, j)).amax(dim=-1) for i, j in self.blocks], dim=1)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Rank of each token, 0 the highest score, ties to the lower index, [B, N]."""
+    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    place = torch.arange(order.shape[1], device=order.device)
+    return torch.empty_like(order).scatter(1, order, place.expand_as(order))
+
+
+def outranked(rank: Tensor, start: int, stop: int, bound: float) -> Tensor:
+    """Where a column's token outranks a row's, at least `bound`; elsewhere at most -`bound`; [B, rows, N].
+
+    (The other way round for a `bound` below 0.) The smaller of it and a number within ±`bound` is that number
+    or one below all of them. On a CPU this takes a fifth of the time of a comparison and `where`, which are
+    not vectorised over bool.
+    """
+    twice = rank.float() * (2 * bound)
+    return (twice[:, start:stop] - bound)[:, :, None] - twice[:, None]
 
 
 def nearest(x: Tensor, targets: Tensor) -> Tensor:
@@ -45,9 +62,9 @@ def nearest_with_similarity(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     """The same, and how similar that row is, [B, N]."""
     index, similarity = [], []
     for i, j in row_blocks(x.shape[1], targets.shape[1]):
-        block = x[:, i:j] @ targets.transpose(1, 2)
-        index.append(first_argmax(block))
-        similarity.append(block.amax(dim=-1))
+        best = (x[:, i:j] @ targets.transpose(1, 2)).max(dim=-1)
+        index.append(best.indices)
+        similarity.append(best.values)
     return torch.cat(index, dim=1), torch.cat(similarity, dim=1)
 
 
@@ -69,13 +86,6 @@ def rank_within(groups: Tensor, scores: Tensor) -> Tensor:
     return torch.empty_like(groups).scatter(1, order, place - start)
 
 
-def first_argmax(x: Tensor) -> Tensor:
-    """argmax over the last axis, ties to the lower index (`argmax` promises no order)."""
-    hit = x == x.amax(dim=-1, keepdim=True)
-    places = torch.arange(x.shape[-1], device=x.device)
-    return torch.where(hit, places, x.shape[-1] - 1).amin(dim=-1)
-
-
 def top_mask(x: Tensor, count: int) -> Tensor:
     """The `count` largest of each row of `x` [..., N] as bool, ties to the lower index."""
     least = x.topk(count, dim=-1).values[..., -1:]  # the values are certain, whatever the order of ties
@@ -89,11 +99,13 @@ def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     A product with a one-hot matrix, in blocks of groups: an atomic scatter would sum in another order each
     time.
     """
-    groups = torch.arange(num_groups, device=x.device)
-    sums = []
-    for start, stop in row_blocks(num_groups, x.shape[1]):
-        member = assignment.unsqueeze(1) == groups[start:stop, None]  # [B, groups, N]
-        sums.append(member.to(x.dtype) @ x)
+    (b, n, _), sums = x.shape, []
+    for start, stop in row_blocks(num_groups, n):
+        count = stop - start
+        place = assignment - start
+        place = place.where((place >= 0) & (place < count), count)  # others go to a last row, left out
+        member = x.new_zeros(b, count + 1, n).scatter_(1, place.unsqueeze(1), 1.0)
+        sums.append(member[:, :count] @ x)
     return torch.cat(sums, dim=1)
 
 

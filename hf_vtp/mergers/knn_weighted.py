@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import first_argmax, top_mask
+from ..similarity import top_mask
 from ..tokens import VisionTokens, row_blocks, take
 from . import register_merger
 
@@ -42,7 +42,7 @@ def knn_weighted(
     if one_more(tokens.num_keep) and kept < n:
         weight = attention * left
         states = torch.cat([states, weight.unsqueeze(1) @ content], dim=1)
-        most = first_argmax(weight.masked_fill(~left, -1.0))[:, None]
+        most = weight.masked_fill(~left, -1.0).argmax(dim=-1)[:, None]
         order = torch.argsort(torch.cat([keep, most], dim=1), dim=1)
         keep, states = torch.cat([keep, most], dim=1).gather(1, order), take(states, order)
         extra = torch.argmax((order == kept).to(torch.uint8), dim=1, keepdim=True)  # where the new one went

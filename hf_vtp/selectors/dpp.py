@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..similarity import first_argmax, relevance
+from ..similarity import relevance
 from ..tokens import VisionTokens, take
 from . import register_selector
 
@@ -24,7 +24,7 @@ def dpp(scores: Tensor, tokens: VisionTokens) -> Tensor:
     factors = unit.new_zeros(unit.shape[0], tokens.num_keep, unit.shape[1])  # rows of the Cholesky factor
     taken, keep = torch.zeros_like(scores, dtype=torch.bool), []
     for step in range(tokens.num_keep):
-        chosen = first_argmax(gain.where(gain > least, 0.0).masked_fill(taken, -1.0))[:, None]  # [B, 1]
+        chosen = gain.where(gain > least, 0.0).masked_fill(taken, -1.0).argmax(dim=-1)[:, None]  # [B, 1]
         keep.append(chosen)
         taken = taken.scatter(1, chosen, True)
         own = gain.gather(1, chosen)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..similarity import first_argmax
 from ..tokens import VisionTokens, take
 from . import register_selector
 
@@ -19,7 +18,7 @@ def least_similar(scores: Tensor, tokens: VisionTokens) -> Tensor:
     total, keep = torch.zeros_like(similarity), []
     taken = torch.zeros_like(scores, dtype=torch.bool)
     for _ in range(tokens.num_keep):
-        keep.append(first_argmax(-similarity.masked_fill(taken, float("inf"))))
+        keep.append(similarity.masked_fill(taken, float("inf")).argmin(dim=-1))
         taken = taken.scatter(1, keep[-1][:, None], True)
         total = total + (unit @ take(unit, keep[-1][:, None]).transpose(1, 2)).squeeze(-1)
         similarity = total

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..similarity import Cosines, first_argmax
+from ..similarity import Cosines
 from ..tokens import VisionTokens
 from . import register_selector
 
@@ -19,14 +19,14 @@ def max_min_diversity(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """
     cosines = Cosines(tokens.unit_hidden_states())
     n, device = scores.shape[1], scores.device
-    every = torch.arange(n, device=device)
-    other = cosines.row_max(lambda i, j: every[i:j, None] != every, LEAST)
-    chosen = first_argmax(-other)  # [B]
+    every = torch.arange(n, device=device, dtype=torch.float32)
+    other = cosines.row_max(lambda i, j: ((every[i:j, None] - every).abs() * 4 + LEAST)[None])  # not itself
+    chosen = other.argmin(dim=-1)  # [B]
     keep, closest = [chosen], torch.full_like(scores, LEAST)
     taken = torch.zeros_like(scores, dtype=torch.bool)
     for _ in range(tokens.num_keep - 1):
         taken = taken.scatter(1, chosen[:, None], True)
         closest = torch.maximum(closest, cosines.of(chosen))
-        chosen = first_argmax(-closest.masked_fill(taken, -LEAST))
+        chosen = closest.masked_fill(taken, -LEAST).argmin(dim=-1)
         keep.append(chosen)
     return torch.sort(torch.stack(keep, dim=1), dim=1).values

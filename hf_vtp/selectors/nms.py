@@ -6,12 +6,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import Cosines
+from ..similarity import Cosines, outranked, ranks
 from ..tokens import VisionTokens, take
 from . import register_selector
 from .top_k import highest
 
-LEAST = -2.0  # below every cosine
+BOUND = 2.0  # above every cosine
 
 
 @register_selector("nms", paper="this project; after Fast NMS (YOLACT, arXiv:1904.02689)")
@@ -30,7 +30,7 @@ def nms(scores: Tensor, tokens: VisionTokens, *, rounds: Annotated[int, range(1,
         scores,
         tokens.num_keep,
         rounds,
-        lambda among: -cosines.row_max(among, LEAST),
+        lambda rank: -cosines.row_max(lambda i, j: outranked(rank, i, j, BOUND)),
         lambda columns: -(unit @ take(unit, columns).transpose(1, 2)).amax(dim=-1),
     )
 
@@ -39,23 +39,23 @@ def farthest_in_rounds(
     scores: Tensor,
     num_keep: int,
     rounds: int,
-    to_those: Callable[[Callable[[int, int], Tensor]], Tensor],
+    to_outranking: Callable[[Tensor], Tensor],
     to: Callable[[Tensor], Tensor],
     bonus: Tensor | float = 0.0,
 ) -> Tensor:
     """The places, [B, num_keep], that are farthest from all that outrank them, chosen in `rounds`.
 
-    `to_those(among)` is the distance of each token to the nearest that `among(start, stop)` admits, and
-    `to(columns)` that to the nearest at `columns` [B, K], both [B, N]; `bonus` [B, N] is added to a token's
-    distance. The first round ranks by `scores` [B, N], each later one by the distance to what is chosen.
+    `to_outranking(rank)` is the distance of each token to the nearest of a smaller `rank` [B, N], of the one
+    without such anything; `to(columns)` that to the nearest at `columns` [B, K]; both are [B, N]. `bonus` [B,
+    N] is added to a token's distance. The first round ranks by `scores` [B, N], each later one by the
+    distance to what is chosen.
     """
     chosen = torch.zeros_like(scores, dtype=torch.bool)
     nearest = torch.full_like(scores, float("inf"))  # distance to what is chosen
     bounds = [num_keep * r // rounds for r in range(rounds + 1)]
     for count in (b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a):
-        order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
-        rank = order.argsort(dim=-1)  # 0 is the best
-        above = to_those(lambda i, j, rank=rank: rank[:, i:j, None] > rank[:, None])
+        rank = ranks(scores)
+        above = to_outranking(rank).masked_fill(rank == 0, float("inf"))
         far = (torch.minimum(above, nearest) + bonus).masked_fill(chosen, float("-inf"))
         new = highest(far, count)
         chosen = chosen.scatter(1, new, True)

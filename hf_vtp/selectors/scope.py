@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..similarity import first_argmax, relevance
+from ..similarity import relevance
 from ..tokens import VisionTokens
 from . import register_selector
 
@@ -32,7 +32,7 @@ def most_covering(rows: Tensor, weight: Tensor, count: int) -> Tensor:
     keep, more = [], torch.empty_like(rows)
     for _ in range(count):
         gain = torch.sub(rows, cover, out=more).clamp_(min=0).sum(dim=1)  # [B, N]
-        chosen = first_argmax((gain * weight).masked_fill(taken, -1.0))[:, None]
+        chosen = (gain * weight).masked_fill(taken, -1.0).argmax(dim=-1)[:, None]
         keep.append(chosen)
         taken = taken.scatter(1, chosen, True)
         column = rows.gather(2, chosen.unsqueeze(1).expand(-1, rows.shape[1], -1))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ..similarity import outranked
 from ..tokens import VisionTokens, row_blocks, take
 from . import register_selector
 from .nms import farthest_in_rounds, nms
 
 SAME = 1e-5  # squared length of a difference of two unit vectors that rounding may make
+BOUND = 2.0**21  # above every distance: 2 / SAME**0.5 and the largest place · reach
 STEADY = 1e-3  # a spread of scores below this share of their size is rounding
 
 
@@ -29,7 +30,7 @@ class Distances:
         frames, rows, columns = tokens.grid
         place = tokens.place() if tokens.positions is not None else tokens.place()[:1]
         axes = (place // (rows * columns), place // columns % rows, place % columns)
-        self.axes = [axis.float() for axis in axes]  # [B or 1, N] each
+        self.axes = [axis.float() for axis in axes[frames == 1 :]]  # [B or 1, N] each
         self.spacing = (frames * rows * columns / tokens.num_keep) ** (1 / 2 if frames == 1 else 1 / 3)
         mean = self.unit.mean(dim=1).square().sum(dim=-1)  # of all cosines, [B]
         self.scale = (2 - 2 * mean).clamp(min=SAME).sqrt()[:, None, None]
@@ -44,10 +45,10 @@ class Distances:
         n, k = self.unit.shape[1], columns.shape[1]
         return torch.cat([self._apart(i, j, unit, axes).amin(dim=-1) for i, j in row_blocks(n, k)], dim=1)
 
-    def to_those(self, among: Callable[[int, int], Tensor]) -> Tensor:
-        """Distance of each token to the nearest that `among(start, stop)` admits, [B, N]; inf where none."""
-        blocks = [self._rows(i, j).where(among(i, j), float("inf")).amin(dim=-1) for i, j in self.blocks]
-        return torch.cat(blocks, dim=1)
+    def to_outranking(self, rank: Tensor) -> Tensor:
+        """Distance of each token to the nearest of a smaller `rank`, [B, N]; at least BOUND where none is."""
+        blocks = [self._rows(i, j).clamp(min=outranked(rank, i, j, -BOUND)) for i, j in self.blocks]
+        return torch.cat([block.amin(dim=-1) for block in blocks], dim=1)
 
     def _rows(self, start: int, stop: int) -> Tensor:
         """[B, stop - start, N]"""
@@ -91,4 +92,4 @@ def spread(
     deviation = scores - scores.mean(dim=1, keepdim=True)
     least = scores.abs().mean(dim=1, keepdim=True) * STEADY
     bonus = score * deviation / scores.std(dim=1, keepdim=True, correction=0).maximum(least).clamp(min=1e-30)
-    return farthest_in_rounds(scores, tokens.num_keep, rounds, distances.to_those, distances.to, bonus)
+    return farthest_in_rounds(scores, tokens.num_keep, rounds, distances.to_outranking, distances.to, bonus)
