@@ -13,6 +13,7 @@ from hf_vtp.evaluation import pareto
 from hf_vtp.evaluation.cases import FLOORS, make_cases
 from hf_vtp.evaluation.compare import compare, difference
 from hf_vtp.evaluation.downsample import nearest_grid, smaller
+from hf_vtp.evaluation.equal_speed import at_equal_throughput
 from hf_vtp.evaluation.ledger import Ledger
 from hf_vtp.evaluation.processes import batches
 from hf_vtp.evaluation.prompts import FAMILIES
@@ -133,6 +134,30 @@ def test_the_best_floor_is_that_of_the_cell():
             found[case.name] = Quality({"hit": 1.0}, {"hit": [1.0] * 4}, [4] * 4)
     best = {row["keep_ratio"]: row["best_floor"] for row in compare(cases, found)}
     assert best == {0.5: FLOORS[0], 0.25: "uniform"}
+
+
+def test_equal_throughput_reads_between_the_rows_of_a_method():
+    """On the line from (100, 1.0) over (200, 0.9) to (300, 0.5); the row at 250 lies below its frontier."""
+
+    def row(method, ratio, speed, hit, layer="0"):
+        told = {"images_per_s": speed, "speedup": speed / 100, "hit": hit}
+        return {"method": method, "keep_ratio": ratio, "layer": layer, **told}
+
+    rows = [row("unpruned", None, 100, 1.0, "-"), row("downsample", 0.5, 250, 0.8, "-")]
+    rows += [row("vtp", 0.7, 200, 0.9), row("vtp", 0.5, 180, 0.85), row("vtp", 0.3, 300, 0.5)]
+    rows += [row("uniform", 0.7, 50, 0.95), row("uniform", 0.5, 220, 0.8), row("uniform", 0.3, 310, 0.4)]
+    rows += [row("tome", 0.5, 150, 0.9), row("vtp", 0.5, 250, 0.1, "2")]
+    found = at_equal_throughput(rows, ["hit"], "images_per_s")
+    at = {(r["layer"], r["method"], r["other"], r["other_keep_ratio"]): r["difference"] for r in found}
+    assert at["0", "vtp", "uniform", 0.5] == pytest.approx(0.9 - 0.2 * 0.4 - 0.8)
+    assert at["0", "vtp", "uniform", 0.7] == pytest.approx(1 - 0.95)  # slower than the unpruned model
+    assert ("0", "vtp", "uniform", 0.3) not in at  # faster than any row of vtp
+    assert at["0", "vtp", "tome", 0.5] == pytest.approx(0.95 - 0.9)
+    assert at["0", "vtp", "downsample", 0.5] == pytest.approx(0.7 - 0.8)
+    assert at["2", "vtp", "downsample", 0.5] == pytest.approx(0.1 - 0.8)  # another layer, another line
+    assert not any(method in FLOORS for _, method, _, _ in at) and ("0", "tome", "vtp", 0.5) not in at
+    text = verdict("title", rows[:0], [], ["hit"], found)
+    assert "hit at equal throughput" in text and "  tome: keep 0.5 (1.50x): +0.0500" in text
 
 
 def test_pareto_frontier():

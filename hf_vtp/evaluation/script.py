@@ -15,6 +15,7 @@ from ..measure.script_vlm import layer
 from . import pareto
 from .cases import make_cases
 from .compare import HOW, compare
+from .equal_speed import at_equal_throughput
 from .processes import Processes
 from .rows import Quality, make_rows
 from .verdict import verdict
@@ -101,11 +102,16 @@ class Run:
         metrics: Sequence[str],
         columns: Sequence[report.Column],
         speed: str,
+        also: Sequence[str] = (),
     ) -> None:
-        """Print and write everything; in the main process. `metrics` are compared, the first is drawn."""
+        """Print and write everything; in the main process. `metrics` are compared, the first is drawn.
+
+        `also` are compared at equal throughput beside them.
+        """
         args = self.args
         rows = make_rows(self.cases, found, work, metrics)
         compared = compare(self.cases, found)
+        equal = at_equal_throughput(rows, [*metrics, *also], speed) if metrics else []
         result = {
             **about,
             "command": self.command,
@@ -121,9 +127,10 @@ class Run:
             "interval": HOW,
             "rows": rows,
             "comparisons": compared,
+            "equal_throughput": equal,
         }
         title = f"{args.model} ({args.weights} weights) on {about['data']}, {about['num_items']} items"
-        words = verdict(title, rows, compared, metrics)
+        words = verdict(title, rows, compared, metrics, equal)
         several = f"{self.processes.num} process{'es' if self.processes.num > 1 else ''}"
         notes = [f"{several}; what is random: the mean of {args.seeds} seeds."]
         report.print_table(title, columns, rows, notes, ("keep_ratio", "layer"))

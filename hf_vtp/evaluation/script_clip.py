@@ -91,7 +91,9 @@ def evaluate(run: Run) -> None:
         "batch_size": args.batch_size,
     }
     further = [name for name in COSINES if name not in compared]
-    run.finish(about, found, work, compared, columns(compared, "image", further), "images_per_s")
+    table = columns(compared, "image", further)
+    also = [name for name in COSINES[:1] if name not in compared]
+    run.finish(about, found, work, compared, table, "images_per_s", also)
 
 
 def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:

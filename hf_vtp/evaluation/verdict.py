@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from .cases import DOWNSAMPLE
 from .compare import HOW
+from .equal_speed import words
 
 
-def verdict(title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str]) -> str:
+def verdict(
+    title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str], equal: list[dict] = ()
+) -> str:
     """The text that stands beside a table."""
     lines = [title, "=" * len(title.splitlines()[-1]), ""]
     if not metrics:
@@ -23,6 +26,9 @@ def verdict(title: str, rows: list[dict], compared: list[dict], metrics: Sequenc
         for method in dict.fromkeys(row["method"] for row in own):
             lines += _record(method, [row for row in own if row["method"] == method])
         lines.append("")
+    for metric in dict.fromkeys(row["metric"] for row in equal):
+        heading = f"{metric} at equal throughput"
+        lines += [heading, "-" * len(heading), "", *words([r for r in equal if r["metric"] == metric]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

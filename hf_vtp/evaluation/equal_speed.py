@@ -1,0 +1,52 @@
+"""A method against all others at the throughput that each of them was measured to have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .cases import DOWNSAMPLE, FLOORS, UNPRUNED
+from .pareto import frontier
+
+
+def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str) -> list[dict]:
+    """For every metric, layer and method that is no floor, each other row of that layer beside the method.
+
+    What a method has at another's throughput (`speed`) lies on the lines that join its own best rows, the
+    unpruned model's among them; a row that is faster than all of these is left out. One ratio is not one
+    speed: choosing and merging take time, too.
+    """
+    floors, whole = (*FLOORS, DOWNSAMPLE), [row for row in rows if row["method"] == UNPRUNED]
+    found = []
+    for metric in metrics:
+        for layer in dict.fromkeys(row["layer"] for row in rows if row["layer"] != "-"):
+            here = [row for row in rows if row["layer"] == layer or row["method"] == DOWNSAMPLE]
+            for method in dict.fromkeys(row["method"] for row in here if row["method"] not in floors):
+                own = [row for row in here if row["method"] == method]
+                best = frontier([(row[speed], row[metric]) for row in whole + own], rising=True)
+                throughput, quality = zip(*best, strict=True)
+                for row in here:
+                    if row["method"] != method and row[speed] <= throughput[-1]:
+                        ours = float(np.interp(row[speed], throughput, quality))
+                        told = {"metric": metric, "layer": layer, "method": method, "other": row["method"]}
+                        told |= {"other_keep_ratio": row["keep_ratio"], speed: row[speed]}
+                        told |= {"speedup": row["speedup"], "value": ours, "other_value": row[metric]}
+                        found.append({**told, "difference": ours - row[metric]})
+    return found
+
+
+def words(compared: Sequence[dict]) -> list[str]:
+    """A line for every method, layer and other method: what the method has more, by the other's ratio."""
+    lines = []
+    for method, layer in dict.fromkeys((row["method"], row["layer"]) for row in compared):
+        lines.append(f"{method}, layer {layer}, at the measured throughput of another row, against that row:")
+        own = [row for row in compared if (row["method"], row["layer"]) == (method, layer)]
+        for other in dict.fromkeys(row["other"] for row in own):
+            cells = [
+                f"keep {row['other_keep_ratio']:g} ({row['speedup']:.2f}x): {row['difference']:+.4f}"
+                for row in own
+                if row["other"] == other
+            ]
+            lines.append(f"  {other}: {'; '.join(cells)}")
+    return lines
