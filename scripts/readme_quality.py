@@ -1,4 +1,4 @@
-"""The README's table of quality: the default against the best floor of each cell, from committed results."""
+"""The README's tables of quality: the default against the best floor of each cell, and at equal speed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from hf_vtp.evaluation.cases import FLOORS
 
 RESULTS = Path("model_cards/results/cpu-2core")  # below the repository's root
 RUNS = {  # files of eval_clip.py and eval_vlm.py, the model as the table names it
+    "eval_testbed_clip.json": "testbed CLIP, zero-shot",
     "eval_testbed_llava.json": "testbed LLaVA, answers",
     "eval_testbed_qwen2_5_vl.json": "testbed Qwen2.5-VL, answers",
     "eval_cifar_clip.json": "CIFAR-10 CLIP, zero-shot",
     "eval_cifar_llava.json": "CIFAR-10 LLaVA, answers",
 }
+EARLY = "eval_testbed_clip_early.json"  # of eval_clip.py, one stage after the first layer
+EARLY_RATIOS = (0.7, 0.5)
 WHERE = {"default": "early in the tower", "output": "after the tower"}
 METRIC = {"clip": "top_1", "vlm": "exact_match"}
+EARLY_METRIC = "cosine_mean"
 OURS, PLAIN = "vtp", "qk_topk"
 MARGIN = -0.01  # what the lower end of an interval may lack to the best floor
 HEADINGS = ["model", "leave", "keep", f"`{OURS}`", "best floor", "difference", "95 % interval", f"`{PLAIN}`"]
@@ -93,3 +97,39 @@ def said(cells: list[tuple[dict, str]]) -> str:
 def commands(found: list[dict]) -> list[str]:
     """The command of every run, each once."""
     return list(dict.fromkeys(cell["result"]["command"] for cell in found))
+
+
+EARLY_HEADINGS = ["row", "keep", "speed-up", "its mean cosine", f"`{OURS}` at that speed", "difference"]
+
+
+def early(root: Path) -> dict:
+    return json.loads((root / RESULTS / EARLY).read_text())
+
+
+def early_rows(result: dict) -> list[list[str]]:
+    """Every other row of the early stage, and the default at the throughput that row was measured to have."""
+    return [
+        [
+            f"`{row['other']}`",
+            f"{row['other_keep_ratio']:g}",
+            f"{row['speedup']:.2f}",
+            f"{row['other_value']:.4f}",
+            f"{row['value']:.4f}",
+            f"{row['difference']:+.4f}",
+        ]
+        for row in result["equal_throughput"]
+        if (row["method"], row["metric"]) == (OURS, EARLY_METRIC) and row["other_keep_ratio"] in EARLY_RATIOS
+    ]
+
+
+def early_summary(result: dict) -> str:
+    """What the default itself has at those ratios, and every row that is better at its speed."""
+    own = [row for row in result["rows"] if row["method"] == OURS and row["keep_ratio"] in EARLY_RATIOS]
+    itself = "; ".join(
+        f"keep {row['keep_ratio']:g}: {row['speedup']:.2f} times as fast, "
+        f"FLOP ratio {row['flop_ratio']:.2f}, mean cosine {row[EARLY_METRIC]:.4f}"
+        for row in own
+    )
+    rows = early_rows(result)
+    ahead = "; ".join(f"{row[0]} at keep {row[1]} ({row[-1]})" for row in rows if row[-1].startswith("-"))
+    return f"`{OURS}` itself: {itself}. Rows that are better at their speed: {ahead or 'none'}."

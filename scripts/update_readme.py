@@ -69,6 +69,14 @@ def quality() -> str:
     return f"{rows}\n\n{readme_quality.summary(found)}\n\n```bash\n{shown}\n```"
 
 
+def early() -> str:
+    """One early stage: mean cosines at equal measured throughput."""
+    result = readme_quality.early(ROOT)
+    rows = table(readme_quality.EARLY_HEADINGS, readme_quality.early_rows(result))
+    shown = shown_command(result["command"])
+    return f"{rows}\n\n{readme_quality.early_summary(result)}\n\n```bash\n{shown}\n```"
+
+
 def speed() -> str:
     """Every committed benchmark of a whole model, device after device."""
     shown = []
@@ -152,6 +160,7 @@ BLOCKS = {
     "methods": methods,
     "parts": parts,
     "quality": quality,
+    "early": early,
     "speed": speed,
     "testbed": testbed,
     "pictures": pictures,

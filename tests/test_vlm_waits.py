@@ -9,6 +9,7 @@ import torch
 from models import IMAGE_METHODS, clip_vision, pixels
 from qwen import Qwen
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm import FAMILIES
 
 from hf_vtp import apply_vtp, list_methods, vtp
@@ -80,6 +81,30 @@ def test_hooks_add_no_wait_to_qwens_blocks(method):
     for number, found in zip((2, 3), counts, strict=True):
         ours = {name: n for name, n in found.items() if name and name not in ITS_OWN}
         assert ours == {"seqlens": number}
+
+
+def test_hooks_never_wait_beside_flash_attention(monkeypatch):
+    """Nor break the graph: they hand on lengths that stay on the device. A stub is in the kernel's place."""
+    seen = []
+
+    def kernel(module, query, key, value, attention_mask, **kwargs):
+        seen.append(kwargs["cu_seq_lens_q"])
+        return value.transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", kernel)
+    grid_thw, patches = torch.tensor([(1, 8, 12), (1, 4, 4)]), torch.randn(112, 96)
+    model = Qwen.model()
+    model.model.visual.config._attn_implementation = "flash_attention_2"
+    unpruned = waits(lambda: model.model.visual(patches, grid_thw=grid_thw))
+    with vtp(model, layer=[0, 1, 2], keep_ratio=0.5):
+        pruned = waits(lambda: model.model.visual(patches, grid_thw=grid_thw))
+        torch.compiler.reset()
+        with torch.no_grad():
+            found = torch._dynamo.explain(model.model.visual)(patches, grid_thw=grid_thw)
+    torch.compiler.reset()
+    assert set(pruned) <= {"", *ITS_OWN} and pruned.total() == unpruned.total()
+    assert seen[7][-1] == 4 * (12 + 2)
+    assert not any("/hf_vtp/" in reason.user_stack[-1].filename for reason in found.break_reasons)
 
 
 def test_hooks_break_qwens_graph_in_one_place():

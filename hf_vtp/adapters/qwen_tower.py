@@ -215,10 +215,9 @@ class QwenTower(Tower):
             run.layout[rope] = tuple(self.of_units(x, slots) for x in kwargs["position_embeddings"])
         if lengths not in run.layout:
             run.layout[lengths] = self.seqlens(kwargs["cu_seqlens"], slots)
-        cu_seqlens, longest = run.layout[lengths]
-        kwargs = {**kwargs, "position_embeddings": run.layout[rope], "cu_seqlens": cu_seqlens}
-        if kwargs.get("max_seqlen") is not None and longest is not None:
-            kwargs["max_seqlen"] = longest
+        kwargs = {**kwargs, "position_embeddings": run.layout[rope], "cu_seqlens": run.layout[lengths]}
+        if kwargs.get("max_seqlen") is not None:  # FlashAttention's: a bound is enough
+            kwargs["max_seqlen"] = min(kwargs["max_seqlen"], len(slots) * self.module.spatial_merge_size**2)
         return args, kwargs
 
     def of_units(self, x: Tensor, slots: Tensor) -> Tensor:
@@ -226,20 +225,19 @@ class QwenTower(Tower):
         size = self.module.spatial_merge_size**2
         return x.unflatten(0, (-1, size))[slots.to(x.device)].flatten(0, 1)
 
-    def seqlens(self, cu_seqlens: Tensor, slots: Tensor) -> tuple[Tensor, int | None]:
-        """Cumulative lengths of what is left of each window or frame, without the empty; the longest.
+    def seqlens(self, cu_seqlens: Tensor, slots: Tensor) -> Tensor:
+        """Cumulative lengths of what is left of each window or frame.
 
-        On the CPU but for FlashAttention: other attention splits by them block by block, one sync each. The
-        empty have to go, since Transformers' SDPA cannot reshape what has no rows: our only sync and our only
-        break of a compiled graph, one for each stage and kind of block. The longest is FlashAttention's, else
-        None.
+        FlashAttention takes them as they are. Other attention splits by them on the host, three syncs a block
+        where they are on a device, and Transformers' SDPA cannot reshape what has no rows. So for it they go
+        to the CPU, without the empty: one sync for each stage and kind of block instead of three in every
+        block that follows, and one break of a compiled graph more than the blocks' own.
         """
         size = self.module.spatial_merge_size**2
         left = torch.searchsorted(slots, cu_seqlens.to(slots) // size) * size  # slots ascend
-        narrowed = left.cpu().unique_consecutive().to(cu_seqlens.dtype)
-        if "flash" not in self.module.config._attn_implementation:
-            return narrowed, None
-        return narrowed.to(cu_seqlens.device), int(narrowed.diff().max())
+        if "flash" in self.module.config._attn_implementation:
+            return left.to(cu_seqlens)
+        return left.cpu().unique_consecutive().to(cu_seqlens.dtype)
 
     def _widen(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The merger's rows back to one per unit, NaN where one left, for the un-windowing that follows."""
