@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -17,50 +18,96 @@ BOUND = 2.0**21  # above every distance: 2 / SAME**0.5 and the largest place · 
 STEADY = 1e-3  # a spread of scores below this share of their size is rounding
 
 
+class Gaps:
+    """weight · min(gap, reach) of pairs of places, counted in the spacing of a regular grid of `num_keep`."""
+
+    def __init__(self, tokens: VisionTokens, weight: float, reach: float):
+        self.grid, self.weight, self.reach = tokens.grid, weight, reach
+        per_token = math.prod(self.grid) / tokens.num_keep
+        self.spacing = per_token ** (1 / 2 if self.grid[0] == 1 else 1 / 3)
+        whole = tokens.positions is None  # nothing has left the grid yet
+        self.axes = self._axes(tokens.place()[:1] if whole else tokens.place())  # [B or 1, N] each
+        self.lines = self._lines(tokens.hidden_states.device) if whole else None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Of some tokens to all, [B or 1, rows, N]."""
+        if self.lines is None:
+            return self._between([axis[:, start:stop] for axis in self.axes], self.axes)
+        _, rows, columns = self.grid
+        frame, row, column = self._places(torch.arange(start, stop, device=self.lines.device)[:, None])
+        other, another, _ = self._places(torch.arange(0, math.prod(self.grid), columns, device=row.device))
+        away = ((frame - other).abs() * rows + (row - another).abs()) * columns + column  # [rows, F·R]
+        return self.lines.index_select(0, away.flatten()).view(1, stop - start, -1)
+
+    def to(self, columns: Tensor, start: int, stop: int) -> Tensor:
+        """Of some tokens to those at `columns` [B, K], [B, rows, K]."""
+        others = [take(axis.expand(len(columns), -1), columns) for axis in self.axes]
+        return self._between([axis[:, start:stop] for axis in self.axes], others)
+
+    def _lines(self, device: torch.device) -> Tensor:
+        """Of a column to every token of a line so many frames and rows away, [F·R·C, C].
+
+        On a full grid `rows` copies these lines, in a fraction of the time of a square root for each pair.
+        """
+        places = torch.arange(math.prod(self.grid), device=device)[None]
+        return self._between(self._axes(places), self._axes(places[:, : self.grid[2]]))[0]
+
+    def _between(self, own: list[Tensor], others: list[Tensor]) -> Tensor:
+        """Of tokens with these axes [B, rows] to others with these [B, K]; [B, rows, K]."""
+        pairs = zip(own, others, strict=True)
+        gap = sum((mine[:, :, None] - other[:, None]).square() for mine, other in pairs).sqrt_()
+        return gap.div_(self.spacing).clamp_(max=self.reach).mul_(self.weight)
+
+    def _axes(self, place: Tensor) -> list[Tensor]:
+        """Those along which tokens can lie apart, as numbers."""
+        return [axis.float() for axis in self._places(place)[self.grid[0] == 1 :]]
+
+    def _places(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame, row and column of raster indices."""
+        _, rows, columns = self.grid
+        return place // (rows * columns), place // columns % rows, place % columns
+
+
 class Distances:
     """How unlike two tokens are, and how far apart: |u_i − u_j| / RMS + weight · min(gap, reach).
 
-    u are hidden states of length one, RMS the root of the mean of |u_i − u_j|² over all pairs; the gap of two
-    places is counted in the spacing that `num_keep` tokens would have on a regular grid. By blocks of rows,
-    kept only where one block holds them all.
+    u are hidden states of length one, RMS the root of the mean of |u_i − u_j|² over all pairs. By blocks of
+    rows, kept only where one block holds them all.
     """
 
     def __init__(self, tokens: VisionTokens, weight: float, reach: float):
-        self.unit, self.weight, self.reach = tokens.unit_hidden_states(), weight, reach
-        frames, rows, columns = tokens.grid
-        place = tokens.place() if tokens.positions is not None else tokens.place()[:1]
-        axes = (place // (rows * columns), place // columns % rows, place % columns)
-        self.axes = [axis.float() for axis in axes[frames == 1 :]]  # [B or 1, N] each
-        self.spacing = (frames * rows * columns / tokens.num_keep) ** (1 / 2 if frames == 1 else 1 / 3)
+        self.unit, self.gaps = tokens.unit_hidden_states(), Gaps(tokens, weight, reach)
+        self.minus_twice = self.unit * -2
         mean = self.unit.mean(dim=1).square().sum(dim=-1)  # of all cosines, [B]
         self.scale = (2 - 2 * mean).clamp(min=SAME).sqrt()[:, None, None]
         n = self.unit.shape[1]
         self.blocks = list(row_blocks(n, n))
-        self.whole = self._apart(0, n, self.unit, self.axes) if len(self.blocks) == 1 else None
+        self.whole = self._rows(0, n) if len(self.blocks) == 1 else None
 
     def to(self, columns: Tensor) -> Tensor:
         """Distance of each token to the nearest of those at `columns` [B, K], [B, N]."""
-        unit = take(self.unit, columns)
-        axes = [take(axis.expand(len(columns), -1), columns) for axis in self.axes]
-        n, k = self.unit.shape[1], columns.shape[1]
-        return torch.cat([self._apart(i, j, unit, axes).amin(dim=-1) for i, j in row_blocks(n, k)], dim=1)
+        unit, near = take(self.unit, columns), []
+        for start, stop in row_blocks(self.unit.shape[1], columns.shape[1]):
+            apart = self._unlike(start, stop, unit).add_(self.gaps.to(columns, start, stop))
+            near.append(apart.amin(dim=-1))
+        return torch.cat(near, dim=1)
 
     def to_outranking(self, rank: Tensor) -> Tensor:
         """Distance of each token to the nearest of a smaller `rank`, [B, N]; at least BOUND where none is."""
-        blocks = [self._rows(i, j).clamp(min=outranked(rank, i, j, -BOUND)) for i, j in self.blocks]
-        return torch.cat([block.amin(dim=-1) for block in blocks], dim=1)
+        near = []
+        for start, stop in self.blocks:
+            apart = self.whole if self.whole is not None else self._rows(start, stop)
+            near.append(outranked(rank, start, stop, -BOUND).clamp_(min=apart).amin(dim=-1))
+        return torch.cat(near, dim=1)
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        """[B, stop - start, N]"""
-        return self.whole if self.whole is not None else self._apart(start, stop, self.unit, self.axes)
+        """Of some tokens to all, [B, rows, N]."""
+        return self._unlike(start, stop, self.unit).add_(self.gaps.rows(start, stop))
 
-    def _apart(self, start: int, stop: int, unit: Tensor, axes: list[Tensor]) -> Tensor:
-        """Distances of some rows to the tokens with these states [B, K, D] and places, [B, rows, K]."""
-        cosines = self.unit[:, start:stop] @ unit.transpose(1, 2)
-        apart = (2 - 2 * cosines).clamp_(min=SAME).sqrt_().div_(self.scale)
-        pairs = zip(self.axes, axes, strict=True)
-        gap = sum((own[:, start:stop, None] - other[:, None]).square() for own, other in pairs).sqrt()
-        return apart + (gap / self.spacing).clamp(max=self.reach) * self.weight
+    def _unlike(self, start: int, stop: int, unit: Tensor) -> Tensor:
+        """|u_i − u_j| / RMS of some tokens and those with these states [B, K, D], [B, rows, K]."""
+        squares = (self.minus_twice[:, start:stop] @ unit.transpose(1, 2)).add_(2)
+        return squares.clamp_(min=SAME).sqrt_().div_(self.scale)
 
 
 @register_selector("spread", paper="this project; after Fast NMS (YOLACT, arXiv:1904.02689)")
