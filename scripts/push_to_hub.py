@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     pruning = errand.pruning(config, base, keep_ratio=args.keep_ratio, method=args.method, layer=args.layer)
     folder = Path(args.folder or f"artifacts/{args.repo.replace('/', '--')}")
     given, family = [read_result(path) for path in args.results or []], errand.family_of(config)
-    if any(measured.kind.family != family for measured in given):
+    if any(measured.family != family for measured in given):
         raise cli.UsageError(f"--results must be of the model's family, {family}")
     if not given:
         cli.require("rich", "matplotlib")

@@ -14,6 +14,11 @@ from hf_vtp.measure.card import make_card, read_result
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "model_cards"
 LISTED = json.loads((CARDS / "cards.json").read_text())
+ANSWERED = {
+    "eval_testbed_llava": "llava",
+    "eval_cifar_llava": "llava",
+    "eval_testbed_qwen2_5_vl": "qwen2_5_vl",
+}
 SPEED = CARDS / "results" / "cpu-2core" / "clip_vit_b16_fp32.json"
 
 
@@ -148,10 +153,16 @@ def test_a_result_that_is_none_is_refused(name, which, tmp_path, monkeypatch, ca
 
 
 def test_results_of_two_families_make_no_card(tmp_path, capsys):
-    other = SPEED.with_name("bench_llava_small_fp32.json")
+    other = SPEED.with_name("llava_small_fp32.json")
     out = tmp_path / "card.md"
     assert run(script("make_model_card"), "--model", "a/b", "--results", SPEED, other, "--out", out) == 2
     assert "of one family, not of 2" in capsys.readouterr().err and not out.exists()
+
+
+def test_answers_belong_to_the_family_of_their_model():
+    """One kind of evaluation serves every family that answers."""
+    of = {name: read_result(SPEED.with_name(f"{name}.json")).family for name in ANSWERED}
+    assert of == ANSWERED
 
 
 PUSH = ["--model", "openai/clip-vit-base-patch16", "--weights", "random", "--results", SPEED, "--dry-run"]

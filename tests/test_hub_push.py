@@ -83,7 +83,7 @@ def test_a_model_is_pruned_measured_and_pushed_with_its_card(hub, client, tmp_pa
 
 
 def test_a_push_that_may_not_be_leaves_its_folder_and_says_why(hub, client, tmp_path):
-    result = SCRIPT.parent.parent / "model_cards" / "results" / "cpu-2core" / "bench_llava_small_fp32.json"
+    result = SCRIPT.parent.parent / "model_cards" / "results" / "cpu-2core" / "llava_small_fp32.json"
     told = [
         "--model",
         "llava-tiny",

@@ -87,6 +87,7 @@ def evaluate(run: Run) -> None:
     compared = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
     about = {
         "evaluation": "vlm",
+        "model_type": model.config.model_type,
         "data": args.data,
         "num_items": len(questions),
         "num_skipped": len(skipped),

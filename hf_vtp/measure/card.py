@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .card_kinds import KINDS, TASKS, Kind, what
+from .card_kinds import FAMILY_OF, KINDS, TASKS, Kind, what
 from .cli import UsageError
 from .variants import UNPATCHED
 
@@ -26,6 +26,11 @@ class Measured:
     path: Path
     result: dict
     kind: Kind
+
+    @property
+    def family(self) -> str:
+        """Of the model: a benchmark is of one family, an evaluation of answers says of which model type."""
+        return FAMILY_OF.get(self.result.get("model_type"), self.kind.family)
 
     @property
     def picture(self) -> Path | None:
@@ -66,7 +71,7 @@ def make_card(
     Raises UsageError where the results are of several families, or there is none.
     """
     results = list(results)
-    families = list(dict.fromkeys(measured.kind.family for measured in results))
+    families = list(dict.fromkeys(measured.family for measured in results))
     if len(families) != 1:
         raise UsageError(f"a card needs results of one family, not of {len(families)}")
     task, loader, bench = TASKS[families[0]]
@@ -148,7 +153,7 @@ def table(measured: Measured) -> str:
 
 def evaluations(measured: Measured) -> Iterable[EvalResult]:
     """The headline numbers of every row, for the card's model-index; what was not measured is left out."""
-    task, _, _ = TASKS[measured.kind.family]
+    task, _, _ = TASKS[measured.family]
     dataset_type, dataset_name = measured.kind.dataset(measured.result)
     for row in measured.result["rows"]:
         sizes = [f"{key.split('_')[0]} {row[key]}" for key in ("batch_size", "image_size") if key in row]

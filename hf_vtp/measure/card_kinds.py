@@ -17,6 +17,7 @@ TASKS = {  # by family: the Hub's task, the class a user loads, and the benchmar
     "llava": ("image-text-to-text", "AutoModelForImageTextToText", "bench_llava.py"),
     "qwen2_5_vl": ("image-text-to-text", "AutoModelForImageTextToText", "bench_qwen2_5_vl.py"),
 }
+FAMILY_OF = {"qwen2_vl": "qwen2_5_vl", **{family: family for family in TASKS}}  # by model type
 
 
 @dataclass(frozen=True)
