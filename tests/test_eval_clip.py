@@ -116,12 +116,23 @@ def test_zero_shot(root, evaluate, tmp_path):
     )
     (told,) = [c for c in result["comparisons"] if c["metric"] == "top_1" and c["layer"] == "2"]
     assert told["difference"] == pytest.approx(row["top_1"] - best) and told["low"] <= told["difference"]
-    assert "vtp against the best floor of each cell" in files[2].read_text()
+    words = files[2].read_text()
+    assert "vtp against the best floor of each cell" in words
+    assert "equal throughput" not in words and not result["equal_throughput"]  # of one round
 
 
 def test_retrieval(root, evaluate):
-    result = result_of(evaluate("--model", root / "clip", "--data", root / "captioned", *QUICK))
+    """With ten timed rounds or more, rows are compared at equal throughput as well."""
+    result = result_of(
+        evaluate("--model", root / "clip", "--data", root / "captioned", *QUICK, "--rounds", 10)
+    )
     assert result["tasks"] == ["retrieval"] and result["num_items"] == 5
+    equal = result["equal_throughput"]
+    recalls = {row["metric"] for row in result["comparisons"]}
+    assert {row["metric"] for row in equal} <= recalls | {"cosine_mean"}
+    slower = [r for r in result["rows"] if r["method"] in (*FLOORS, "downsample") and r["speedup"] <= 1]
+    assert {row["other"] for row in equal} >= {row["method"] for row in slower}
+    assert all(row["latency_spread"] >= 0 for row in result["rows"])
     rows = {row["method"]: row for row in result["rows"]}
     lines = (root / "captioned" / "metadata.jsonl").read_text().splitlines()
     captions = [json.loads(line)["captions"] for line in lines]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
 from .cases import DOWNSAMPLE, FLOORS, UNPRUNED
 from .pareto import frontier
+
+ROUNDS = 10  # timed batches of a row from which on its throughput is worth comparing at
 
 
 def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str) -> list[dict]:
@@ -36,9 +39,10 @@ def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str
     return found
 
 
-def words(compared: Sequence[dict]) -> list[str]:
+def words(compared: Sequence[dict], rows: Sequence[dict]) -> list[str]:
     """A line for every method, layer and other method: what the method has more, by the other's ratio."""
-    lines = []
+    spread = median(row["latency_spread"] for row in rows)
+    lines = [f"Of half of the rows the quartiles of the timed rounds lie at most {spread:.1%} apart.", ""]
     for method, layer in dict.fromkeys((row["method"], row["layer"]) for row in compared):
         lines.append(f"{method}, layer {layer}, at the measured throughput of another row, against that row:")
         own = [row for row in compared if (row["method"], row["layer"]) == (method, layer)]

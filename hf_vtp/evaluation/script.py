@@ -15,7 +15,7 @@ from ..measure.script_vlm import layer
 from . import pareto
 from .cases import make_cases
 from .compare import HOW, compare
-from .equal_speed import at_equal_throughput
+from .equal_speed import ROUNDS, at_equal_throughput
 from .processes import Processes
 from .rows import Quality, make_rows
 from .verdict import verdict
@@ -57,7 +57,12 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
         default=1,
         help="CPU threads of each process (1: then more processes change no digit)",
     )
-    p.add_argument("--rounds", type=cli.count, default=5, help="timed batches of every row (5)")
+    p.add_argument(
+        "--rounds",
+        type=cli.count,
+        default=5,
+        help="timed batches of every row (5); from 10 on rows are also compared at equal throughput",
+    )
     p.add_argument("--seed", type=int, default=0, help="of the order within rounds and of random weights")
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     p.add_argument("--plot", metavar="FILE", help=f"quality against cost, as {' '.join(plot.SUFFIXES)}")
@@ -106,12 +111,13 @@ class Run:
     ) -> None:
         """Print and write everything; in the main process. `metrics` are compared, the first is drawn.
 
-        `also` are compared at equal throughput beside them.
+        `also` are compared at equal throughput beside them, where it was timed often enough.
         """
         args = self.args
         rows = make_rows(self.cases, found, work, metrics)
         compared = compare(self.cases, found)
-        equal = at_equal_throughput(rows, [*metrics, *also], speed) if metrics else []
+        timed = metrics and args.rounds >= ROUNDS
+        equal = at_equal_throughput(rows, [*metrics, *also], speed) if timed else []
         result = {
             **about,
             "command": self.command,

@@ -28,7 +28,13 @@ def verdict(
         lines.append("")
     for metric in dict.fromkeys(row["metric"] for row in equal):
         heading = f"{metric} at equal throughput"
-        lines += [heading, "-" * len(heading), "", *words([r for r in equal if r["metric"] == metric]), ""]
+        lines += [
+            heading,
+            "-" * len(heading),
+            "",
+            *words([r for r in equal if r["metric"] == metric], rows),
+            "",
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -43,6 +43,7 @@ def measure_work(
     )
     remove_vtp(model)
     spent = {key: summary(times)["latency_p50_ms"] for key, times in seconds.items()}
+    apart = {key: summary(times)["latency_iqr_ms"] / spent[key] for key, times in seconds.items()}
     baseline = next(iter(chosen))
     return {
         key: {
@@ -50,6 +51,7 @@ def measure_work(
             "flop_ratio": flops[baseline] / flops[key],
             f"{unit}s_per_s": size * 1e3 / spent[key],
             "speedup": spent[baseline] / spent[key],
+            "latency_spread": apart[key],  # the quartiles of the rounds, as a share of their median
         }
         for key in chosen
     }
