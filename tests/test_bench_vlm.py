@@ -95,6 +95,13 @@ def prefill_flops(tokens):
     return layers * block + 2 * width * vocab
 
 
+def test_a_decoding_speed_within_the_noise_is_not_given():
+    row = {"ttft_p50_ms": 100.0, "e2e_p50_ms": 150.0, "ttft_iqr_ms": 20.0, "e2e_iqr_ms": 49.0}
+    assert bench_vlm.decoding_speed(row, 7) == pytest.approx(140)
+    assert bench_vlm.decoding_speed({**row, "ttft_iqr_ms": 50.0}, 7) is None
+    assert bench_vlm.decoding_speed({**row, "e2e_p50_ms": 90.0}, 7) is None
+
+
 def test_llava(bench, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "evaluate", None)

@@ -131,14 +131,19 @@ def measure_speed(
             row |= {f"{what}_{key.removeprefix('latency_')}": value for key, value in times.items()}
             row[f"{what}_speedup"] = summary(baseline)["latency_p50_ms"] / times["latency_p50_ms"]
             row[f"{what}_speedup_quartiles"] = ratio_quartiles(baseline, own)
-        decoding = (row["e2e_p50_ms"] - row["ttft_p50_ms"]) / 1e3
-        tokens = len(inputs["input_ids"]) * (new_tokens - 1)
-        row["decode_tokens_per_s"] = tokens / decoding if decoding > 0 else None  # None: lost in the noise
+        row["decode_tokens_per_s"] = decoding_speed(row, len(inputs["input_ids"]) * (new_tokens - 1))
         rise = peak_bytes(ready(case, "e2e"), device)
         row["peak_memory_mib"] = (own_bytes(variants.model, *inputs.values()) + rise) / MIB
         row["generate_memory_mib"] = rise / MIB
         progress()
     return rows
+
+
+def decoding_speed(row: dict, tokens: int) -> float | None:
+    """Tokens a second after the first, from the two times; None where their difference is within the noise."""
+    milliseconds = row["e2e_p50_ms"] - row["ttft_p50_ms"]
+    noise = max(row["e2e_iqr_ms"], row["ttft_iqr_ms"])
+    return tokens / milliseconds * 1e3 if milliseconds > noise else None
 
 
 def measure_moved(variants: Variants, inputs: dict, progress: Callable) -> dict[str, int]:

@@ -74,7 +74,7 @@ PIECES = {  # by the kind of device, then by name
         ),
         "llava_small_fp32": Piece(
             "bench_llava.py",
-            f"--weights random --model llava-small {OF_576} --batch-size 1 4 --method vtp qk_topk --rounds 3 "
+            f"--weights random --model llava-small {OF_576} --batch-size 1 4 --method vtp qk_topk --rounds 5 "
             f"--new-tokens 8 {TWO}",
         ),
         "qwen2_5_vl_small_fp32_256": qwen(256, f"{QWEN_SMALL} --rounds 5 --new-tokens 8"),
