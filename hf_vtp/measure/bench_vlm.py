@@ -140,7 +140,7 @@ def measure_speed(
 
 
 def decoding_speed(row: dict, tokens: int) -> float | None:
-    """Tokens a second after the first, from the two times; None where their difference is within the noise."""
+    """Tokens a second after the first, from the two times; None where these differ by no more than noise."""
     milliseconds = row["e2e_p50_ms"] - row["ttft_p50_ms"]
     noise = max(row["e2e_iqr_ms"], row["ttft_iqr_ms"])
     return tokens / milliseconds * 1e3 if milliseconds > noise else None
