@@ -126,7 +126,7 @@ class CLIPTower(Tower):
         if sizes is None or not self.masks:
             return None
         # Not as one more channel of queries and keys, which would say the same without a mask: under a CPU's
-        # SDPA the bias adds 2 to 3 % to an attention, the channel 7 to 61 % (scripts/bench_weighted.py). No
+        # SDPA the bias adds 3 to 8 % to an attention, the channel 9 to 69 % (scripts/bench_weighted.py). No
         # GPU was measured.
         weight = sizes.log() if self.weighs else torch.zeros_like(sizes)
         if self.adaptive:
