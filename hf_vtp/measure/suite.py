@@ -79,7 +79,7 @@ PIECES = {  # by the kind of device, then by name
         ),
         "qwen2_5_vl_small_fp32_256": qwen(256, f"{QWEN_SMALL} --rounds 5 --new-tokens 8"),
         "qwen2_5_vl_small_fp32_1024": qwen(1024, f"{QWEN_SMALL} --rounds 3 --new-tokens 4"),
-        "qwen2_5_vl_small_fp32_4096": qwen(4096, f"{QWEN_SMALL} --rounds 2 --new-tokens 4"),
+        "qwen2_5_vl_small_fp32_4096": qwen(4096, f"{QWEN_SMALL} --rounds 4 --new-tokens 4"),
         "methods_fp32": Piece("bench_methods.py", f"--num-tokens 196 576 1024 --rounds 5 {TWO}", plot=False),
         "methods_fp32_batch8": Piece(
             "bench_methods.py",
