@@ -62,7 +62,7 @@ def nearest_with_similarity(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     """The same, and how similar that row is, [B, N]."""
     index, similarity = [], []
     for i, j in row_blocks(x.shape[1], targets.shape[1]):
-        best = (x[:, i:j] @ targets.transpose(1, 2)).max(dim=-1)
+        best = (x[:, i:j] @ targets.transpose(1, 2)).max(dim=-1)  # torch promises the first of equals
         index.append(best.indices)
         similarity.append(best.values)
     return torch.cat(index, dim=1), torch.cat(similarity, dim=1)
