@@ -27,6 +27,8 @@ def frontier(points: list[tuple[float, float]], rising: bool) -> list[tuple[floa
 def plot(target: Path, title: str, rows: list[dict], metric: str, speed: str) -> None:
     """Two panels that share the quality axis; lines join a method's ratios, a grey one the Pareto frontier.
 
+    In the first panel the slowest and the fastest row of a line bear their ratio.
+
     Written whole or not at all, in the format that the suffix names.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,8 +53,8 @@ COLOURS = [f"C{i}" for i in range(10)] + ["#8c6d31", "#393b79", "#7b4173", "#637
 
 def _panel(axes, rows: list[dict], metric: str, x: str) -> None:
     rising = x != "kept_tokens"
-    ends = frontier([(row[x], row[metric]) for row in rows], rising)
-    axes.plot(*zip(*ends, strict=True), color="0.8", linewidth=6, zorder=0, label="Pareto frontier")
+    best = frontier([(row[x], row[metric]) for row in rows], rising)
+    axes.plot(*zip(*best, strict=True), color="0.8", linewidth=6, zorder=0, label="Pareto frontier")
     groups = dict.fromkeys((row["method"], row["layer"]) for row in rows)
     for i, (method, layer) in enumerate(groups):
         own = [row for row in rows if (row["method"], row["layer"]) == (method, layer)]
@@ -65,10 +67,10 @@ def _panel(axes, rows: list[dict], metric: str, x: str) -> None:
             "linewidth": 1,
         }
         axes.plot([row[x] for row in own], [row[metric] for row in own], label=name, **style)
-        for row in own:
-            if row["keep_ratio"] is not None:
-                at = (row[x], row[metric])
-                axes.annotate(f"{row['keep_ratio']:g}", at, (3, 3), textcoords="offset points", fontsize=6)
+        ends = [row for row in (own[0], own[-1]) if row["keep_ratio"] is not None]
+        for row in ends if rising else ():  # the other panel's axis tells the ratio
+            at = (row[x], row[metric])
+            axes.annotate(f"{row['keep_ratio']:g}", at, (3, 3), textcoords="offset points", fontsize=6)
     axes.set_xlabel(AGAINST[x])
     if not rising:
         axes.invert_xaxis()  # to the right is cheaper in both panels
