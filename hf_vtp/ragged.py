@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .similarity import ranks
 from .tokens import VisionTokens
 
 
@@ -31,5 +32,4 @@ def best(scores: Tensor, counts: Tensor, tokens: VisionTokens) -> Tensor:
     """
     scores, have = valid_scores(scores, tokens)
     counts = counts.clamp(min=tokens.min_keep, max=tokens.max_keep).minimum(have)
-    rank = torch.sort(scores, dim=1, descending=True, stable=True).indices.argsort(dim=1)
-    return places(rank < counts[:, None])
+    return places(ranks(scores) < counts[:, None])

@@ -24,6 +24,7 @@ EARLY_METRIC = "cosine_mean"
 OURS, PLAIN = "vtp", "qk_topk"
 MARGIN = -0.01  # what the lower end of an interval may lack to the best floor
 HEADINGS = ["model", "leave", "keep", f"`{OURS}`", "best floor", "difference", "95 % interval", f"`{PLAIN}`"]
+EARLY_HEADINGS = ["row", "keep", "speed-up", "its mean cosine", f"`{OURS}` at that speed", "difference"]
 
 
 def cells(root: Path) -> list[dict]:
@@ -99,15 +100,20 @@ def commands(found: list[dict]) -> list[str]:
     return list(dict.fromkeys(cell["result"]["command"] for cell in found))
 
 
-EARLY_HEADINGS = ["row", "keep", "speed-up", "its mean cosine", f"`{OURS}` at that speed", "difference"]
-
-
 def early(root: Path) -> dict:
     return json.loads((root / RESULTS / EARLY).read_text())
 
 
-def early_rows(result: dict) -> list[list[str]]:
+def early_compared(result: dict) -> list[dict]:
     """Every other row of the early stage, and the default at the throughput that row was measured to have."""
+    return [
+        row
+        for row in result["equal_throughput"]
+        if (row["method"], row["metric"]) == (OURS, EARLY_METRIC) and row["other_keep_ratio"] in EARLY_RATIOS
+    ]
+
+
+def early_rows(result: dict) -> list[list[str]]:
     return [
         [
             f"`{row['other']}`",
@@ -117,8 +123,7 @@ def early_rows(result: dict) -> list[list[str]]:
             f"{row['value']:.4f}",
             f"{row['difference']:+.4f}",
         ]
-        for row in result["equal_throughput"]
-        if (row["method"], row["metric"]) == (OURS, EARLY_METRIC) and row["other_keep_ratio"] in EARLY_RATIOS
+        for row in early_compared(result)
     ]
 
 
@@ -130,6 +135,9 @@ def early_summary(result: dict) -> str:
         f"FLOP ratio {row['flop_ratio']:.2f}, mean cosine {row[EARLY_METRIC]:.4f}"
         for row in own
     )
-    rows = early_rows(result)
-    ahead = "; ".join(f"{row[0]} at keep {row[1]} ({row[-1]})" for row in rows if row[-1].startswith("-"))
+    ahead = "; ".join(
+        f"`{row['other']}` at keep {row['other_keep_ratio']:g} ({row['difference']:+.4f})"
+        for row in early_compared(result)
+        if row["difference"] < 0
+    )
     return f"`{OURS}` itself: {itself}. Rows that are better at their speed: {ahead or 'none'}."

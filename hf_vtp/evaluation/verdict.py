@@ -10,7 +10,7 @@ from .equal_speed import words
 
 
 def verdict(
-    title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str], equal: list[dict] = ()
+    title: str, rows: list[dict], compared: list[dict], metrics: Sequence[str], equal: Sequence[dict] = ()
 ) -> str:
     """The text that stands beside a table."""
     lines = [title, "=" * len(title.splitlines()[-1]), ""]

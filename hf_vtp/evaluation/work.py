@@ -42,8 +42,8 @@ def measure_work(
         calls, rounds=rounds, warmup=WARMUP, seed=seed, synchronize=synchronizer(model.device)
     )
     remove_vtp(model)
-    spent = {key: summary(times)["latency_p50_ms"] for key, times in seconds.items()}
-    apart = {key: summary(times)["latency_iqr_ms"] / spent[key] for key, times in seconds.items()}
+    told = {key: summary(times) for key, times in seconds.items()}
+    spent = {key: times["latency_p50_ms"] for key, times in told.items()}
     baseline = next(iter(chosen))
     return {
         key: {
@@ -51,7 +51,7 @@ def measure_work(
             "flop_ratio": flops[baseline] / flops[key],
             f"{unit}s_per_s": size * 1e3 / spent[key],
             "speedup": spent[baseline] / spent[key],
-            "latency_spread": apart[key],  # the quartiles of the rounds, as a share of their median
+            "latency_spread": told[key]["latency_iqr_ms"] / spent[key],
         }
         for key in chosen
     }

@@ -1,8 +1,8 @@
 """Whole rows of the image."""
 
-import torch
 from torch import Tensor
 
+from ..similarity import group_sum, ranks
 from ..tokens import VisionTokens
 from . import register_selector
 from .top_k import highest_by
@@ -16,7 +16,5 @@ def image_rows(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """
     frames, rows, columns = tokens.grid
     row = tokens.place() // columns  # [B, N]
-    member = row.unsqueeze(1) == torch.arange(frames * rows, device=row.device)[:, None]  # [B, rows, N]
-    sums = (member.to(scores.dtype) @ scores.unsqueeze(-1)).squeeze(-1)  # [B, rows]
-    rank = torch.sort(sums, dim=1, descending=True, stable=True).indices.argsort(dim=1)
-    return highest_by(-rank.gather(1, row).float(), scores, tokens.num_keep)
+    sums = group_sum(scores.unsqueeze(-1), row, frames * rows).squeeze(-1)  # [B, rows]
+    return highest_by(-ranks(sums).gather(1, row).float(), scores, tokens.num_keep)
