@@ -1,0 +1,47 @@
+"""Names that differ between releases of Transformers, read from signatures and fields, here and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+
+import transformers
+from torch import nn
+
+CACHE = ("past_key_values", "cache")  # the argument and the field of the key-value cache, oldest name first
+
+
+def parameters(function: Callable) -> list[str]:
+    """Names of a function's parameters, those below a decorator's."""
+    return list(inspect.signature(function).parameters)
+
+
+def cache_name(module: nn.Module) -> str:
+    """What the forward of a module calls its cache; raises ValueError where it has none under a known name."""
+    names = parameters(type(module).forward)
+    found = [name for name in CACHE if name in names]
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__}.forward of Transformers {transformers.__version__} takes no cache under "
+            f"a name that hf_vtp knows ({', '.join(CACHE)}); use a release that hf_vtp was tested with"
+        )
+    return found[-1]
+
+
+def with_cache_named(name: str, arguments: dict) -> dict:
+    """Keyword arguments in which a cache given under an older name goes by `name`, as Transformers has it."""
+    older = [old for old in CACHE[: CACHE.index(name)] if old in arguments]
+    if not older:
+        return arguments
+    given = [arguments[key] for key in (*older, name) if key in arguments]
+    return {**{k: v for k, v in arguments.items() if k not in older}, name: given[-1]}
+
+
+def cache_in(output: object) -> object | None:
+    """The cache in what a model or `generate` returned, None if it returned none."""
+    return next((getattr(output, name) for name in reversed(CACHE) if name in field_names(output)), None)
+
+
+def field_names(output: object) -> Iterable[str]:
+    """The fields an output can have, given or not."""
+    return getattr(type(output), "__dataclass_fields__", ())
