@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 
+import torch
 import transformers
 from torch import nn
+from transformers.utils import ModelOutput
 
 CACHE = ("past_key_values", "cache")  # the argument and the field of the key-value cache, oldest name first
 
@@ -40,6 +42,15 @@ def with_cache_named(name: str, arguments: dict) -> dict:
 def cache_in(output: object) -> object | None:
     """The cache in what a model or `generate` returned, None if it returned none."""
     return next((getattr(output, name) for name in reversed(CACHE) if name in field_names(output)), None)
+
+
+def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, object]:
+    """The fields of a model's output that tell of its media: "image" and "video" as the encoders gave them."""
+    names = field_names(output)
+    fields = {f"{medium}_outputs": media[medium] for medium in media if f"{medium}_outputs" in names}
+    if "image" in media and "image_hidden_states" in names:  # up to 5.23
+        fields["image_hidden_states"] = torch.cat(list(media["image"].pooler_output))
+    return fields
 
 
 def field_names(output: object) -> Iterable[str]:

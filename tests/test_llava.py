@@ -43,6 +43,13 @@ def features_of(twin, pixel_values, stats, read, prefix=0):
     return torch.cat(features)
 
 
+def image_rows(output):
+    """What a model says its images became, [T, D]: `image_outputs` since 5.24, `image_hidden_states` before."""
+    if not hasattr(output, "image_outputs"):
+        return output.image_hidden_states
+    return None if output.image_outputs is None else torch.cat(list(output.image_outputs.pooler_output))
+
+
 def kept_columns(inputs, stats, prefix=0):
     """The prompt's columns that are left, [B, n]."""
     alive = inputs["attention_mask"].clone()
@@ -59,7 +66,7 @@ def check(model, twin, inputs, read, prefix=0, **told):
     stats = vtp_stats(model)
     assert stats.num_kept == [11] * len(inputs["pixel_values"])
     features = features_of(twin, inputs["pixel_values"], stats, read, prefix)
-    torch.testing.assert_close(output.image_hidden_states, features, **CLOSE)
+    torch.testing.assert_close(image_rows(output), features, **CLOSE)
     ids, alive = inputs["input_ids"], kept_columns(inputs, stats, prefix)
     embeds = twin.get_input_embeddings()(ids)
     embeds[(ids == IMAGE) & (alive == 1)] = features
@@ -208,12 +215,12 @@ def test_tower_projector_and_language_model_run_on_kept_tokens_only(ratio, kept,
 
 def test_image_hidden_states_are_the_kept_features():
     model, inputs = apply_vtp(Llava.model(), keep_ratio=0.3), Llava.inputs((1, 0, 2))
-    states = model(**inputs).image_hidden_states
+    states = image_rows(model(**inputs))
     features = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
     assert states.shape == (33, 32) and torch.equal(states, torch.cat(list(features)))
     remove_vtp(model)
-    assert model(**inputs).image_hidden_states.shape == (108, 32)
-    assert model(**Llava.inputs((0, 0))).image_hidden_states is None
+    assert image_rows(model(**inputs)).shape == (108, 32)
+    assert image_rows(model(**Llava.inputs((0, 0)))) is None
 
 
 def text_config():

@@ -6,7 +6,7 @@ import transformers
 from packaging.version import Version
 from transformers import DynamicCache, LogitsProcessor, StaticCache, StoppingCriteria, TextStreamer
 from transformers.generation.streamers import BaseStreamer
-from vlm import EOS, FAMILIES
+from vlm import EOS, FAMILIES, cache_of, cached
 
 from hf_vtp import apply_vtp
 
@@ -142,11 +142,11 @@ def test_static_cache_of_the_callers(family):
     model, inputs = apply_vtp(family.model(), keep_ratio=0.3), family.inputs((1, 0, 2))
     expected = model.generate(**inputs, max_new_tokens=5)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=200)
-    assert torch.equal(model.generate(**inputs, max_new_tokens=5, past_key_values=cache), expected)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=5, **cached(cache)), expected)
     cache.reset()
     text = family.inputs((0, 0, 0))  # an emptied cache forgets the prompt that was in it
     plain = family.model().generate(**text, max_new_tokens=5)
-    assert torch.equal(model.generate(**text, max_new_tokens=5, past_key_values=cache), plain)
+    assert torch.equal(model.generate(**text, max_new_tokens=5, **cached(cache)), plain)
 
 
 class Seen(LogitsProcessor, StoppingCriteria, BaseStreamer):
@@ -227,7 +227,7 @@ def test_outputs_as_a_dictionary(family):
     for a, b in zip(output.scores, reference.scores, strict=True):
         torch.testing.assert_close(a, b, **CLOSE)
     # hidden states and attentions of the prompt are those of the condensed one
-    m = output.past_key_values.vtp_prompt.mask.shape[1]
+    m = cache_of(output).vtp_prompt.mask.shape[1]
     assert output.hidden_states[0][0].shape[1] == m < inputs["input_ids"].shape[1]
     assert output.attentions[0][0].shape[2:] == (m, m) and output.attentions[1][0].shape[2:] == (1, m + 1)
 
@@ -252,10 +252,10 @@ def test_second_turn_on_the_returned_cache(family, rows, images, whole):
     one = model.generate(**first, max_new_tokens=4, return_dict_in_generate=True)
     text, media = second_turn(family, first, one.sequences, images)
     told = dict(text)
-    cached = one.past_key_values.get_seq_length() + one.past_key_values.vtp_prompt.dropped
+    columns = cache_of(one).get_seq_length() + cache_of(one).vtp_prompt.dropped
     if not whole:
-        told["input_ids"] = text["input_ids"][:, cached:]
-    two = model.generate(**told, **media, past_key_values=one.past_key_values, max_new_tokens=5)
+        told["input_ids"] = text["input_ids"][:, columns:]
+    two = model.generate(**told, **media, **cached(one), max_new_tokens=5)
     assert torch.equal(two[:, : told["input_ids"].shape[1]], told["input_ids"])
     # the same conversation in one go: every image is pruned alike, whichever turn brought it
     merged = family.merge(first, media, rows, images)
@@ -267,7 +267,7 @@ def test_second_turn_after_text_alone_brings_an_image(family):
     model, first = apply_vtp(family.model(), keep_ratio=0.3), family.inputs((0, 0))
     one = model.generate(**first, max_new_tokens=4, return_dict_in_generate=True)
     text, media = second_turn(family, first, one.sequences, 1)
-    two = model.generate(**text, **media, past_key_values=one.past_key_values, max_new_tokens=5)
+    two = model.generate(**text, **media, **cached(one), max_new_tokens=5)
     assert torch.equal(two, model.generate(**text, **media, max_new_tokens=5))
 
 
@@ -295,17 +295,17 @@ def test_decode_loop_by_hand(family, masked_loop):
     for step in range(4):
         mask, alive = (torch.cat([x, torch.ones_like(x[:, :1])], dim=1) for x in (mask, alive))
         told = {"attention_mask": mask} if masked_loop else {}
-        output = model(input_ids=ids, past_key_values=output.past_key_values, **told)
+        output = model(input_ids=ids, **cached(output), **told)
         expected = twin(
             input_ids=ids,
-            past_key_values=expected.past_key_values,
+            **cached(expected),
             attention_mask=alive,
             position_ids=position + step,
         )
         torch.testing.assert_close(output.logits, expected.logits, **CLOSE)
         ids = output.logits[:, -1:].argmax(-1)
         tokens.append(ids)
-    assert output.past_key_values.get_seq_length() < n
+    assert cache_of(output).get_seq_length() < n
 
 
 def test_a_decode_step_costs_one_early_return(family):
@@ -346,7 +346,7 @@ def test_a_prompt_that_ends_in_an_image(family):
         alive = torch.cat([alive, torch.ones_like(alive[:, :1])], dim=1)
         step = twin(
             input_ids=ids,
-            past_key_values=step.past_key_values,
+            **cached(step),
             attention_mask=alive,
             position_ids=position + i,
         )
@@ -408,6 +408,6 @@ def test_cache_object_remembers_and_copies(family):
 
     model, inputs = apply_vtp(family.model(), keep_ratio=0.3), family.inputs((1,))
     cache = DynamicCache(config=model.config.get_text_config())
-    model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+    model.generate(**inputs, **cached(cache), max_new_tokens=3)
     assert cache.vtp_prompt.length == inputs["input_ids"].shape[1]
     assert copy.deepcopy(cache).vtp_prompt.length == cache.vtp_prompt.length

@@ -1,9 +1,12 @@
 """Tiny vision-language models, prompts for them, and the masked reference that shares no code with hf_vtp."""
 
+import inspect
+
 import torch
 from models import sharpen, vision_config
 from qwen import Qwen, Qwen2
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers.cache_utils import Cache
 
 from hf_vtp import vtp_stats
 
@@ -158,6 +161,18 @@ class Llava:
 
 
 FAMILIES = {family.name: family for family in (Llava, Qwen, Qwen2)}
+
+
+def cache_of(output):
+    """The cache in an output: `cache` since 5.24, `past_key_values` before."""
+    return output.cache if hasattr(output, "cache") else output.past_key_values
+
+
+def cached(source):
+    """A cache, or that of an output, as the argument that this Transformers calls it."""
+    cache = source if isinstance(source, Cache) else cache_of(source)
+    new = "cache" in inspect.signature(LlavaForConditionalGeneration.forward).parameters
+    return {"cache" if new else "past_key_values": cache}
 
 
 def widened(alive):

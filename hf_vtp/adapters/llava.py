@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..config import VTPConfig
 from ..tower import Tower
 from .base import register_adapter, tower_for
+from .prompts import Encoded
 from .vlm import VLMAdapter
 
 
@@ -59,21 +60,20 @@ class LlavaAdapter(VLMAdapter):
                 f"{max(self.tower.stages)}; apply_vtp with a layer from 0 to {depth - 1} for it"
             )
 
-    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, arguments: dict) -> dict[str, Encoded]:
         if arguments.get("pixel_values") is None:
-            return {}, {}
-        told = {k: arguments[k] for k in self.media_arguments if arguments.get(k) is not None}
+            return {}
+        given = {k: arguments[k] for k in self.media_arguments if arguments.get(k) is not None}
         output = self.inner.get_image_features(
-            pixel_values=self.pixels(arguments, "pixel_values"), return_dict=True, **told
+            pixel_values=self.pixels(arguments, "pixel_values"), return_dict=True, **given
         )
         prefix = self.prefix(arguments)
-        kept = self.tower.kept()  # [images, N]
-        kept = torch.nn.functional.pad(kept, (prefix, 0), value=True)
-        features, left = torch.cat(list(output.pooler_output)), self.tower.left()
+        kept = torch.nn.functional.pad(self.tower.kept(), (prefix, 0), value=True)  # [images, P + N]
+        rows, left = list(output.pooler_output), self.tower.left()
         if left is not None:
             left = torch.nn.functional.pad(left, (prefix, 0), value=True)
-            features = features[left.flatten().to(features.device)]
-        return {"pixel_values": features}, {"pixel_values": kept.flatten()}
+            rows = [row[stays.to(row.device)] for row, stays in zip(rows, left, strict=True)]
+        return {"pixel_values": Encoded.of(output, rows, kept.flatten())}
 
     def prefix(self, arguments: dict) -> int:
         """Prefix tokens of each image that go to the language model."""

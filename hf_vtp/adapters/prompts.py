@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from ..config import VTPConfig
 from ..ragged import places
@@ -16,6 +18,21 @@ from ..tower import Tower
 
 
 @dataclass
+class Encoded:
+    """What was kept of the images, or of the videos, of a call."""
+
+    kept: Tensor  # bool [placeholders] which of them stay
+    output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
+
+    @classmethod
+    def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:
+        """The encoder's output with only these rows of each image."""
+        output = copy.copy(output)
+        output.pooler_output = rows
+        return cls(kept, output)
+
+
+@dataclass
 class Reading:
     """A prompt condensed, and the features that go into it."""
 
@@ -23,6 +40,7 @@ class Reading:
     rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
     features: Tensor  # [T, D] of what was kept
     memory: Memory  # to be left on the cache
+    media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
     shift: (
         Tensor | None
     )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
@@ -35,17 +53,14 @@ class PromptReader:
     model: nn.Module
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
+    cache_name: str  # what its forward calls the cache
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
     media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
 
-    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Encode the pixels among a forward's arguments.
-
-        Returns, by argument name, the features [T, D] of what was kept, in the order of the placeholders, and
-        which placeholders were kept, bool [number of placeholders].
-        """
+    def encode(self, arguments: dict) -> dict[str, Encoded]:
+        """Encode the pixels among a forward's arguments, by argument name, in the order of the placeholders."""
         raise NotImplementedError(f"{type(self).__name__} must encode its images")
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
@@ -84,7 +99,7 @@ class PromptReader:
         ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
         text = embeds if ids is None else ids
         batch, n = text.shape[:2]
-        past = cached(arguments)
+        past = self.cached(arguments)
         if mask is None:
             mask = torch.ones(
                 batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
@@ -101,25 +116,28 @@ class PromptReader:
         if "text" in self.tower.needs and any(arguments.get(name) is not None for name in self.media):
             self.tower.text = self.text_around(arguments, ids, embeds, mask[:, -n:], placeholders)
         try:
-            features, kept = self.encode(arguments)
+            encoded = self.encode(arguments)
         finally:
             self.tower.text = None
         alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
-        for name, keep in kept.items():
+        features = []
+        for name, part in encoded.items():
             where = placeholders[name]
-            self.check_placeholders(name, int(where.sum()), len(keep))
-            stays = where.masked_scatter(where, keep.to(where.device))
+            self.check_placeholders(name, int(where.sum()), len(part.kept))
+            stays = where.masked_scatter(where, part.kept.to(where.device))
             order = stays.flatten().long().cumsum(dim=0).view_as(rows) - 1 + offset
             rows = torch.where(stays, order.to(rows.dtype), rows)
             alive = alive & (stays | ~where)
-            offset += len(features[name])
+            features += part.output.pooler_output
+            offset = sum(map(len, features))
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
             prompt.take(rows).masked_fill(prompt.mask == 0, -1),
-            torch.cat(list(features.values())) if features else torch.empty(0, 0),
+            torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
+            {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
         )
 
@@ -161,6 +179,11 @@ class PromptReader:
     def embed(self, ids: Tensor) -> Tensor:
         return self.inner.get_input_embeddings()(ids)
 
+    def cached(self, arguments: dict) -> int:
+        """How many columns a call's cache holds."""
+        cache = arguments.get(self.cache_name)
+        return 0 if cache is None else int(cache.get_seq_length())
+
     def media_names(self, arguments: dict) -> set[str]:
         """The arguments that speak of pixels."""
         return {name for name in arguments if name in self.media or name in self.media_arguments}
@@ -183,12 +206,6 @@ class PromptReader:
         mask = arguments.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
             raise NotImplementedError("pruning needs a 2-D attention_mask (1 = token, 0 = padding), or none")
-
-
-def cached(arguments: dict) -> int:
-    """How many columns a call's cache holds."""
-    cache = arguments.get("past_key_values")
-    return 0 if cache is None else int(cache.get_seq_length())
 
 
 def check_columns(mask: Tensor | None, expected: int) -> None:

@@ -15,6 +15,7 @@ from ..sequence import Memory
 from ..stats import VTPStats, collect, joined
 from ..tower import Tower
 from .base import register_adapter, tower_for
+from .prompts import Encoded
 from .vlm import VLMAdapter
 
 
@@ -51,8 +52,8 @@ class QwenAdapter(VLMAdapter):
                 "prefill_chunk_size needs Transformers 5.20 here (older ones cut positions); leave it out"
             )
 
-    def encode(self, arguments: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        features, kept, self.runs = {}, {}, []
+    def encode(self, arguments: dict) -> dict[str, Encoded]:
+        encoded, self.runs = {}, []
         for name, encoder in self.encoders.items():
             if arguments.get(name) is None:
                 continue
@@ -63,10 +64,11 @@ class QwenAdapter(VLMAdapter):
             pixels, grid = (self.pixels(arguments, n) for n in (name, self.grids[name]))
             output = getattr(self.inner, encoder)(pixels, grid, return_dict=True)
             self.runs.append(self.tower.last)
-            kept[name] = self.tower.kept_units(self.tower.last)
+            kept = self.tower.kept_units(self.tower.last)
             table = torch.cat(list(output.pooler_output))
-            features[name] = table[kept[name].to(table.device)]
-        return features, kept
+            rows = table[kept.to(table.device)].split(self.tower.num_kept(self.tower.last))
+            encoded[name] = Encoded.of(output, rows, kept)
+        return encoded
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         size = self.inner.visual.spatial_merge_size**2

@@ -119,10 +119,7 @@ class QwenTower(Tower):
         order = run.layout["order"].to(units.device)  # raster index by slot of the unpruned sequence
         raster = torch.argsort(order[self.slots(run, layer)])  # images one after the other, in raster order
         entered = run.stages[behind] if behind is not None else whole_groups(run.grids)
-        counts = [0] * len(run.grids)
-        for group in entered:
-            for image, n in zip(group.images, self.counts(run, group), strict=True):
-                counts[image] = n
+        counts = self.units_per_image(run, entered)
         for group in entered:
             starts = [sum(counts[:image]) for image in group.images]
             columns = torch.arange(max(counts[i] for i in group.images), device=raster.device)
@@ -139,6 +136,14 @@ class QwenTower(Tower):
                 place = raster[place]
             group = replace(group, positions=positions)
             yield group, place, self.tokens(run, layer, units, place, group, grid, member, states), member
+
+    def units_per_image(self, run: Run, groups: list[Group]) -> list[int]:
+        """Units of every image, in the order they were given."""
+        counts = [0] * len(run.grids)
+        for group in groups:
+            for image, n in zip(group.images, self.counts(run, group), strict=True):
+                counts[image] = n
+        return counts
 
     def counts(self, run: Run, group: Group) -> list[int]:
         """Units of each image of a group."""
@@ -246,6 +251,10 @@ class QwenTower(Tower):
             return None
         full = output.new_full((len(self.run.layout["order"]), output.shape[-1]), float("nan"))
         return full.index_copy(0, slots.to(output.device), output)
+
+    def num_kept(self, run: Run) -> list[int]:
+        """How many units of each image the stages left."""
+        return self.units_per_image(run, run.stages[max(self.stages)])
 
     def kept_units(self, run: Run) -> Tensor:
         """Which units the stages left, bool [units of all images], raster order."""

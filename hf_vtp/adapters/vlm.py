@@ -11,9 +11,10 @@ from transformers.cache_utils import Cache
 
 from ..config import VTPConfig
 from ..generation import FullIds, Generate, shorten, speak_full, with_full_sequences
+from ..names import cache_name, media_fields, with_cache_named
 from ..sequence import MEMORY, Condensed, Memory, remembered, spread
 from .base import Adapter
-from .prompts import PromptReader, Reading, cached, check_columns, put
+from .prompts import PromptReader, Reading, check_columns, put
 
 
 class VLMAdapter(PromptReader, Adapter):
@@ -27,6 +28,7 @@ class VLMAdapter(PromptReader, Adapter):
 
     def __init__(self, model: nn.Module, config: VTPConfig):
         self.inner = model.model if hasattr(model, "lm_head") else model
+        self.cache_name = cache_name(self.inner)
         self.generating = False
         self.pending: Reading | None = None  # what `generate` has still to read
         self.shift: Tensor | None = None
@@ -60,7 +62,8 @@ class VLMAdapter(PromptReader, Adapter):
             return args, self._feed(kwargs)
         self.call = None
         arguments = named(module, args, kwargs) if args else kwargs
-        memory = remembered(arguments.get("past_key_values"))
+        arguments = with_cache_named(self.cache_name, arguments)
+        memory = remembered(arguments.get(self.cache_name))
         if self.idle() or (memory is None and not self.has_media(arguments)):
             return None
         self.refuse(arguments)
@@ -85,7 +88,7 @@ class VLMAdapter(PromptReader, Adapter):
         text = arguments["inputs_embeds"] if arguments.get("input_ids") is None else arguments["input_ids"]
         batch, n = text.shape[:2]
         memory = memory.rows(batch)
-        since = int(arguments["past_key_values"].get_seq_length()) - memory.mask.shape[1]
+        since = self.cached(arguments) - memory.mask.shape[1]
         mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
         check_columns(mask, memory.length + since + n)
         rest = (
@@ -111,8 +114,8 @@ class VLMAdapter(PromptReader, Adapter):
         if isinstance(output, tuple):
             return (call.prompt.widen(output[0]), *output[1:])
         output.last_hidden_state = call.prompt.widen(output.last_hidden_state)
-        if "image_hidden_states" in type(output).__dataclass_fields__:
-            output.image_hidden_states = call.features
+        for name, value in media_fields(output, call.media).items():
+            setattr(output, name, value)
         return output
 
     # generate
@@ -120,7 +123,8 @@ class VLMAdapter(PromptReader, Adapter):
     @torch.no_grad()
     def generate(self, original: Callable, inputs: Tensor | None, *args, **kwargs):
         """`generate` on the condensed prompt; what goes in and comes out is in full columns."""
-        memory = remembered(kwargs.get("past_key_values"))
+        kwargs = with_cache_named(self.cache_name, kwargs)
+        memory = remembered(kwargs.get(self.cache_name))
         if self.generating or self.idle() or (memory is None and not self.has_media(kwargs)):
             return original(inputs, *args, **kwargs)
         self.refuse(kwargs)
@@ -131,7 +135,7 @@ class VLMAdapter(PromptReader, Adapter):
             raise ValueError("generate needs input_ids or inputs_embeds beside its images")
         n = next(iter(given.values())).shape[1]
         mask = self.generation_mask(given, kwargs)
-        past = cached(kwargs)
+        past = self.cached(kwargs)
         whole = past + (
             memory.dropped if memory else 0
         )  # full columns in the cache; the ids may repeat them or not
@@ -188,11 +192,11 @@ class VLMAdapter(PromptReader, Adapter):
             kwargs.get("attention_mask") is None
         ):  # explicit: gaps in the positions would be read as packed sequences
             kwargs["attention_mask"] = torch.ones(
-                len(ids), cached(kwargs) + n, dtype=torch.long, device=ids.device
+                len(ids), self.cached(kwargs) + n, dtype=torch.long, device=ids.device
             )
         kwargs |= {"input_ids": None, "inputs_embeds": put(self.embed(ids), rows, pending.features)}
-        if kwargs.get("past_key_values") is not None:
-            setattr(kwargs["past_key_values"], MEMORY, pending.memory)
+        if kwargs.get(self.cache_name) is not None:
+            setattr(kwargs[self.cache_name], MEMORY, pending.memory)
             pending.offset += n
             if pending.offset >= m:
                 self.pending = None

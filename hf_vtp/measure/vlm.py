@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
+from ..names import cache_in
 from . import cli
 from .cli import UsageError, first_sentence
 from .geometry import CLASSES, GEOMETRIES, build, named_config
@@ -90,7 +91,7 @@ def parts(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 def generate(model: PreTrainedModel, inputs: dict, new_tokens: int) -> Cache:
     """The cache after so many new tokens, all rows having as many: prompt and all of them but the last."""
-    return model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True).past_key_values
+    return cache_in(model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True))
 
 
 def cache_bytes(cache: Cache) -> int:
