@@ -1,0 +1,122 @@
+"""verify: the promises of pruning, checked on a model at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..config import VTPConfig
+from ..patch import applied, chosen_config, unpruned, unwrap
+from . import alone, checks
+from .differences import Bounds, precision
+from .footprint import Footprint
+from .outcome import NotApplicable, Outcome
+from .report import Check, Report
+from .rounding import Measured
+
+CHECKS: dict[str, tuple[str, Callable[[Measured], Outcome]]] = {
+    "undo": ("The unpruned model against itself after pruning was applied, run and taken off", checks.undo),
+    "ratio 1.0": ("The model pruned at keep_ratio 1.0 against the unpruned one", checks.ratio_one),
+    "tower rounding": (
+        "The unpruned tower against the reference for it with nothing masked: what rounding alone does",
+        checks.tower_rounding,
+    ),
+    "tower": (
+        "The kept tokens of the pruned tower against those of the full one in which the others are masked",
+        checks.tower,
+    ),
+    "absorbed": (
+        "The pruned tower against the full one in which every token holds the mean of its group",
+        checks.absorbed,
+    ),
+    "prompt rounding": (
+        "The unpruned model against itself with another padding: what rounding alone does",
+        checks.prompt_rounding,
+    ),
+    "prompt": (
+        "All logits of the pruned prompt against the full one whose dropped placeholders are masked",
+        checks.prompt,
+    ),
+    "batch": ("A row on its own against the same row in a batch", alone.batch),
+    "generate": ("Greedy words of the pruned model against those of the masked full prompt", checks.generate),
+}
+
+
+def verify(
+    model: nn.Module,
+    inputs: dict,
+    config: VTPConfig | str | os.PathLike | None = None,
+    *,
+    tolerance: float | None = None,
+    max_new_tokens: int = 8,
+    **overrides,
+) -> Report:
+    """Which promises of pruning hold on this model with these inputs, with figures; print what it returns.
+
+    `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and is
+    pruned by the same adapter afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
+    No weights are copied, logits of whole prompts are never there at once, and nothing is left behind.
+
+    A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
+    prompt. `tolerance` is how large it may be; without one it may be four times what rounding makes of two
+    equal computations of the unpruned model (the checks called rounding), within limits by precision:
+
+        float32 1e-4 to 1e-3, TF32 and float16 2e-3 to 3e-2, bfloat16 1e-2 to 1.5e-1
+
+    "undo" and "ratio 1.0" must be equal to the bit. A check that raises does not hold; its row says what was
+    raised.
+
+    Raises ValueError or TypeError as apply_vtp does, and ValueError for inputs without an image.
+    """
+    root = unwrap(model)
+    pruned = applied(root)
+    if pruned is not None and config is None:
+        config = pruned.config
+    config = chosen_config(root, config, overrides)
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be larger than 0, not {tolerance!r}")
+    bounds = Bounds(precision(root), None if tolerance is None else float(tolerance))
+    with untouched(root):
+        case = Measured(root, dict(inputs), config, max_new_tokens, bounds)
+        found = [run(case, name) for name in CHECKS]
+    return Report(type(root).__name__, bounds.precision, config.to_dict(), found, environment(root))
+
+
+def run(case: Measured, name: str) -> Check:
+    """One check of CHECKS."""
+    sentence, function = CHECKS[name]
+    try:
+        outcome = function(case)
+    except NotApplicable as reason:
+        return Check(name, sentence, None, detail=f"{str(reason)[0].upper()}{str(reason)[1:]}")
+    except Exception as error:  # whatever it is, it is what somebody would meet
+        first = next(iter(str(error).splitlines()), "")
+        return Check(name, sentence, False, detail=f"{type(error).__name__}: {first}")
+    said = "; ".join(part for part in (outcome.wrong, outcome.detail) if part)
+    return Check(name, sentence, outcome.holds, outcome.difference.relative, outcome.bound, said)
+
+
+@contextmanager
+def untouched(root: nn.Module) -> Iterator[None]:
+    """The model unpruned, in eval mode and without gradients in a `with` block; as it was after it."""
+    with unpruned(root):
+        before = Footprint(root)
+        try:
+            root.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            before.restore()
+
+
+def environment(root: nn.Module) -> dict:
+    """Versions and machine."""
+    from ..measure.report import environment as described
+
+    return described(next(root.parameters()).device)

@@ -1,0 +1,115 @@
+"""The full prompt with what the pruned model kept in it and the placeholders of what left masked as keys.
+
+Positions are those that the unpruned model itself gave to the full prompt.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from .case import Case, before
+
+NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
+
+
+def full_mask(case: Case) -> Tensor:
+    """The prompt's mask, [B, n]."""
+    ids = case.inputs["input_ids"]
+    mask = case.inputs.get("attention_mask")
+    return torch.ones_like(ids) if mask is None else mask
+
+
+def full_prompt(case: Case, positions: Tensor) -> dict[str, Tensor]:
+    """Arguments of a forward of the unpruned model; `positions` [..., B, n] are those of the full prompt."""
+    ids, alive = case.inputs["input_ids"], full_mask(case).clone()
+    embeds = case.inner.get_input_embeddings()(ids).clone()
+    features, kept = case.kept_features(case.pruned), case.kept(case.pruned)
+    lengths, images = [len(rows) for rows in case.features(case.baseline)], iter(range(len(kept)))
+    for encoding in case.pruned.encodings:
+        where = torch.nonzero(ids == getattr(case.model.config, encoding.token))  # [tokens, 2], row after row
+        start = 0
+        for image in (next(images) for _ in encoding.features):
+            own = where[start : start + lengths[image]]
+            start += lengths[image]
+            left = torch.ones(len(own), dtype=torch.bool, device=own.device)
+            left[kept[image].to(own.device)] = False
+            rows = features[image].to(embeds.device, embeds.dtype)
+            embeds[own[~left][:, 0], own[~left][:, 1]] = rows
+            embeds[own[left][:, 0], own[left][:, 1]] = NEVER_SEEN
+            alive[own[left][:, 0], own[left][:, 1]] = 0
+    if case.config.positions == "compact":
+        positions = (alive.long().cumsum(dim=-1) - 1).clamp(min=0).expand_as(positions)
+    return {"inputs_embeds": embeds, "attention_mask": alive, "position_ids": positions.clone()}
+
+
+def forward_positions(case: Case) -> Tensor:
+    """The positions that the unpruned model's forward gives to the full prompt, [..., B, n]."""
+    seen: list = []
+    with before(case.inner.language_model, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
+        case.look(case.inputs)
+    ids = case.inputs["input_ids"]
+    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if seen[0] is None else seen[0]
+
+
+def generate_positions(case: Case) -> Tensor:
+    """The positions that the unpruned model's `generate` gives to the full prompt, as it carries them.
+
+    Raises RuntimeError where it leaves them to the forward.
+    """
+    seen: list = []
+    with before(case.model, lambda module, args, kwargs: seen.append(kwargs.get("position_ids"))):
+        greedy(case, case.inputs, 1)
+    if seen[0] is None:
+        raise RuntimeError("generate of this Transformers hands no positions to the forward of this model")
+    return seen[0]
+
+
+def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
+    """Plain greedy tokens [B, new] of the model as it is now, and the logits of each [B, new, vocabulary].
+
+    Whatever the model's generation config asks for besides, penalties for the words of the prompt say, is left
+    out: the reference has no words to punish.
+    """
+    config, own = case.model.config, case.model.generation_config
+    case.model.generation_config = GenerationConfig(
+        do_sample=False,
+        pad_token_id=0 if own.pad_token_id is None else own.pad_token_id,
+        suppress_tokens=[getattr(config, token) for token in case.media.values()],
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    try:
+        output = case.model.generate(**inputs, max_new_tokens=new_tokens)
+    finally:
+        case.model.generation_config = own
+    return output.sequences[:, -new_tokens:], torch.stack(output.logits, dim=1)
+
+
+def shown(x: Tensor, alive: Tensor) -> Tensor:
+    """Rows of the full prompt [B, n, D] as a caller sees them: a dropped one repeats the last kept before it."""
+    columns = torch.arange(alive.shape[1], device=x.device)
+    source = torch.where(alive.to(x.device) != 0, columns, -1).cummax(dim=-1).values  # [B, n]
+    rows = x.gather(1, source.clamp(min=0).unsqueeze(-1).expand_as(x))
+    return rows.masked_fill(source.unsqueeze(-1) < 0, 0)
+
+
+def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int = 3) -> Tensor:
+    """Last hidden states [B, n, D] of the unpruned model for the full prompt, its images these features.
+
+    Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
+    """
+    ids, mask = case.inputs["input_ids"], full_mask(case)
+    embeds, start = case.inner.get_input_embeddings()(ids).clone(), 0
+    for encoding in case.baseline.encodings:
+        where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
+        rows = torch.cat(features[start : start + len(encoding.features)])
+        start += len(encoding.features)
+        embeds[where[:, 0], where[:, 1]] = rows.to(embeds.device, embeds.dtype)
+    widened = {
+        "inputs_embeds": torch.nn.functional.pad(embeds, (0, 0, pad, 0)),
+        "attention_mask": torch.nn.functional.pad(mask, (pad, 0)),
+        "position_ids": torch.nn.functional.pad(positions, (pad, 0)),
+    }
+    return case.look(widened).outputs["hidden states"][:, pad:]

@@ -1,0 +1,215 @@
+"""A vision tower at full length that gives what the pruned one must: what left is masked, or counts as its group.
+
+The layers are the model's own. Behind a stage each token that left is masked as a key, and each that stayed
+holds what the merger made of it; or, where groups weigh by their size, every member of a group stays and holds
+the group's mean.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..adapters.clip import CLIPTower
+from ..adapters.qwen_tower import QwenTower
+from ..stats import StageStats
+from ..tower import Tower
+from .case import before
+
+
+class FullTower:
+    """The hooks of one run over some images of a tower that is not pruned.
+
+    `stages` are the statistics of the pruned run over the same images. A family says where an image's tokens
+    lie in the sequence and how a layer is kept from seeing some of them.
+    """
+
+    takes_weights = False  # whether the size of a group weighs in later attention
+
+    def __init__(self, tower: Tower, stages: list[StageStats], weighs: bool, contents: dict[int, Tensor]):
+        self.tower, self.weighs, self.contents = tower, weighs, contents
+        self.replicates = weighs and self.takes_weights
+        self.stages = {stage.layer: stage for stage in stages}
+        self.previous: StageStats | None = None
+        self.places: list[Tensor] = []  # rows of the sequence that hold each token of each image, [N, M]
+        self.members: list[Tensor] = []  # of each image, the group that each of its tokens is in now, [N]
+        self.alive: Tensor | None = None  # bool [rows of the sequence]
+
+    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
+        """`places` for the arguments of the tower's forward, and the rows of the whole sequence."""
+        raise NotImplementedError(f"{type(self).__name__} must say where tokens lie")
+
+    def blind(self, layer: nn.Module) -> Iterator:
+        """A context in which the layer sees living keys only."""
+        raise NotImplementedError(f"{type(self).__name__} must mask keys")
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The hooks inside a `with` block."""
+        with ExitStack() as stack:
+            stack.enter_context(before(self.tower.module, self._begin))
+            for i, layer in enumerate(self.tower.layers(self.tower.module)):
+                stack.enter_context(self.blind(layer))
+                if i in self.stages:  # prepended: Transformers' output capture must see what it makes
+                    hook = layer.register_forward_hook(self._stage(i), prepend=True)
+                    stack.callback(hook.remove)
+            yield
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.places, length = self.locate(args, kwargs)
+        device = self.places[0].device
+        self.members = [torch.arange(len(place), device=device) for place in self.places]
+        self.alive = torch.ones(length, dtype=torch.bool, device=device)
+        self.previous = None
+
+    def _stage(self, i: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, output):
+            states = output[0] if isinstance(output, tuple) else output
+            changed = self._after_stage(self.stages[i], states.flatten(0, -2)).view_as(states)
+            self.previous = self.stages[i]
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
+
+    def _after_stage(self, stage: StageStats, states: Tensor) -> Tensor:
+        """`states` [rows, D] with what the stage makes of them."""
+        states = states.clone()
+        for image, place in enumerate(self.places):
+            place = place.to(states.device)
+            keep, groups = (x[image].to(states.device) for x in (stage.keep_indices, stage.assignment))
+            if self.replicates:
+                self.members[image] = member = groups[self.members[image].to(groups.device)]
+                means = mean_of(states[place], member, torch.ones_like(member), len(keep))
+                states[place] = means[member]  # everything joined a group
+            elif self.weighs:
+                entered = place if self.previous is None else place[self.previous.keep_indices[image].to(place)]
+                sizes = None if self.previous is None else self.previous.sizes[image].to(states.device)
+                sizes = torch.ones_like(groups) if sizes is None else sizes
+                states[place[keep]] = mean_of(states[entered], groups, sizes, len(keep))
+            if not self.replicates:
+                stays = torch.zeros(len(place), dtype=torch.bool, device=place.device).index_fill(0, keep, True)
+                self.alive[place[~stays].to(self.alive.device)] = False
+        if stage.layer in self.contents:
+            states[self.alive.to(states.device)] = self.contents[stage.layer]
+        return states
+
+
+def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Weighted means of `count` groups: x [N, M, D] and groups [N] to [count, M, D]; -1 is in no group."""
+    dtype, shape = x.dtype, x.shape[1:]
+    x, inside = x.float().flatten(1), groups >= 0
+    groups, weights = groups[inside], weights[inside].float()
+    total = torch.zeros(count, x.shape[1], device=x.device).index_add(0, groups, x[inside] * weights[:, None])
+    size = torch.zeros(count, device=x.device).index_add(0, groups, weights)
+    return (total / size[:, None]).to(dtype).view(count, *shape)
+
+
+class FullCLIP(FullTower):
+    """Every image a row; keys are masked by the layers' own attention mask."""
+
+    takes_weights = True
+
+    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
+        pixels = args[0] if args else kwargs["pixel_values"]
+        patch, prefix = self.tower.module.config.patch_size, self.tower.num_prefix_tokens
+        n = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+        self.length = prefix + n
+        first = torch.arange(prefix, prefix + n, device=pixels.device)[:, None]
+        return [first + b * self.length for b in range(len(pixels))], len(pixels) * self.length
+
+    @contextmanager
+    def blind(self, layer: nn.Module) -> Iterator[None]:
+        def hook(module: nn.Module, args: tuple, kwargs: dict):
+            states = args[0] if args else kwargs["hidden_states"]
+            dead = ~self.alive.to(states.device).view(-1, 1, 1, self.length)
+            mask = torch.zeros_like(dead, dtype=states.dtype).masked_fill(dead, torch.finfo(states.dtype).min)
+            mask = mask.expand(-1, -1, self.length, -1)
+            if len(args) > 1:
+                return (args[0], mask, *args[2:]), kwargs
+            return args, {**kwargs, "attention_mask": mask}
+
+        with before(layer, hook), taking_masks(layer.self_attn):
+            yield
+
+
+@contextmanager
+def taking_masks(attention: nn.Module) -> Iterator[None]:
+    """An attention that takes masks of floats inside a `with` block; the flash kernels take none."""
+    native = attention.config
+    if native._attn_implementation not in ("eager", "sdpa"):
+        attention.config = copy.copy(native)
+        attention.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        attention.config = native
+
+
+class FullQwen(FullTower):
+    """Patches of all images in one sequence, in the order of windows; this attention has no mask.
+
+    Its output is worked out here, window by window or frame by frame.
+    """
+
+    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
+        grid = args[1] if len(args) > 1 else kwargs["grid_thw"]
+        module = self.tower.module
+        merge = module.spatial_merge_size
+        counts = (grid.prod(dim=-1) // merge**2).tolist()
+        slot = torch.arange(sum(counts), device=grid.device)  # of each unit in raster order
+        if hasattr(module, "window_size"):
+            from transformers.vision_utils import get_vision_window_index
+
+            order, _ = get_vision_window_index(grid, merge, module.window_size, module.patch_size)
+            slot = torch.argsort(order.to(grid.device))
+        rows = slot[:, None] * merge**2 + torch.arange(merge**2, device=grid.device)  # [units, M]
+        return list(rows.split(counts)), rows.numel()
+
+    @contextmanager
+    def blind(self, layer: nn.Module) -> Iterator[None]:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+            names = ("hidden_states", "cu_seqlens", "position_embeddings")
+            told = {**dict(zip(names, args, strict=False)), **kwargs}
+            return self.attention(module, *(told[name] for name in names))
+
+        handle = layer.attn.register_forward_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def attention(self, module: nn.Module, states: Tensor, cu_seqlens: Tensor, rope: tuple) -> Tensor:
+        """The output of a block's attention, [rows, D], in which only living keys are seen."""
+        heads = module.num_heads
+        query, key, value = module.qkv(states).unflatten(-1, (3, heads, -1)).unbind(1)  # [rows, H, d]
+        query, key = (rotate(x, *rope).to(value.dtype) for x in (query, key))
+        mixed, alive = torch.zeros_like(value), self.alive.to(states.device)
+        ends = cu_seqlens.tolist()
+        for start, stop in zip(ends, ends[1:], strict=False):
+            seen = alive[start:stop]
+            if not seen.any():
+                continue  # all of them left: whatever they become is read by nobody
+            q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+            mask = seen.expand(1, 1, stop - start, -1)
+            mixed[start:stop] = scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
+        return module.proj(mixed.flatten(1))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`x` [rows, H, d] turned by its rotary positions, in float32."""
+    x, cos, sin = x.float(), cos.float().unsqueeze(1), sin.float().unsqueeze(1)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+FULL: dict[type[Tower], type[FullTower]] = {CLIPTower: FullCLIP, QwenTower: FullQwen}
+
+
+def full_tower(tower: Tower) -> type[FullTower] | None:
+    """The reference for a tower, None where there is none."""
+    return next((FULL[kind] for kind in type(tower).__mro__ if kind in FULL), None)

@@ -1,0 +1,78 @@
+"""Runs of the unpruned tower at full length, over the images of a case."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..stats import PER_IMAGE, StageStats
+from .case import Case, Seen, after
+from .full_tower import FullTower, full_tower
+
+
+def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
+    """What a language model would be given of each image, [P + N, D], had what `pruned` dropped been masked.
+
+    Without `pruned` nothing is masked: the same work as the unpruned tower's, done the other way.
+    """
+    features, first = [], 0
+    for run, encoding in enumerate(case.baseline.encodings):
+        images = range(first, first + len(encoding.features))
+        first = images.stop
+        encode = getattr(case.inner, encoding.encoder)
+        with reference(case, pruned, run, images).installed():
+            features += list(encode(*encoding.args, **encoding.kwargs).pooler_output)
+    return features
+
+
+def full_outputs(case: Case, pruned: Seen | None) -> Seen:
+    """The same of a model without a language model: a forward of the whole of it."""
+    images = range(len(case.baseline.last_layer))
+    full = reference(case, pruned, 0, images)
+    with ExitStack() as stack:
+        stack.enter_context(full.installed())
+        if pruned is not None and hasattr(case.model, "classifier") and not full.replicates:
+            stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats.stages[-1])))
+        return case.look(case.inputs)
+
+
+def reference(case: Case, pruned: Seen | None, run: int, images: range) -> FullTower:
+    """The hooks for one run of the tower over some of the images."""
+    kind = full_tower(case.tower)
+    if pruned is None:
+        return kind(case.tower, [], case.weighs, {})
+    stages = [
+        replace(stage, **{name: getattr(stage, name)[images.start : images.stop] for name in PER_IMAGE})
+        for stage in pruned.stats.stages
+    ]
+    contents = {i: made[run] for i, made in pruned.contents.items()}
+    for stage in stages:
+        if stage.layer in contents:
+            contents[stage.layer] = _without_padding(case, contents[stage.layer], stage)
+    return kind(case.tower, stages, case.weighs, contents)
+
+
+def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
+    """The output of a stage's layer as the rows [rows, D] of what is left, image after image."""
+    if states.dim() == 2:  # packed: there is none
+        return states
+    counts = [case.tower.num_prefix_tokens + len(keep) for keep in stage.keep_indices]
+    return torch.cat([rows[:count] for rows, count in zip(states, counts, strict=True)])
+
+
+def _mean_over_kept(case: Case, stage: StageStats):
+    """Scale patches so that their mean is that of the kept ones, each counted as often as its size says."""
+
+    def hook(module, args, output):
+        states, prefix = output.last_hidden_state, case.tower.num_prefix_tokens
+        share = torch.zeros(states.shape[:2], device=states.device)
+        for b, (keep, sizes) in enumerate(zip(stage.keep_indices, stage.sizes, strict=True)):
+            share[b, keep + prefix] = sizes / sizes.sum() * (states.shape[1] - prefix)
+        share[:, :prefix] = 1
+        output.last_hidden_state = (states.float() * share.unsqueeze(-1)).to(states.dtype)
+        return output
+
+    return hook
