@@ -1,4 +1,4 @@
-"""Names that differ between releases of Transformers, read from signatures and fields, here and nowhere else."""
+"""Names that differ between releases of Transformers: the one place that reads them from signatures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def parameters(function: Callable) -> list[str]:
 
 
 def cache_name(module: nn.Module) -> str:
-    """What the forward of a module calls its cache; raises ValueError where it has none under a known name."""
+    """What a module's forward calls its cache; raises ValueError where it has none under a known name."""
     names = parameters(type(module).forward)
     found = [name for name in CACHE if name in names]
     if not found:
         raise ValueError(
-            f"{type(module).__name__}.forward of Transformers {transformers.__version__} takes no cache under "
+            f"{type(module).__name__}.forward of Transformers {transformers.__version__} takes no cache by "
             f"a name that hf_vtp knows ({', '.join(CACHE)}); use a release that hf_vtp was tested with"
         )
     return found[-1]
@@ -45,7 +45,7 @@ def cache_in(output: object) -> object | None:
 
 
 def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, object]:
-    """The fields of a model's output that tell of its media: "image" and "video" as the encoders gave them."""
+    """The fields of a model's output that tell of its media ("image", "video"), as their encoders gave them."""
     names = field_names(output)
     fields = {f"{medium}_outputs": media[medium] for medium in media if f"{medium}_outputs" in names}
     if "image" in media and "image_hidden_states" in names:  # up to 5.23

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from .config import VTPConfig
+from .per_thread import PerThread
 from .pruner import adaptive, needs, watched, weighs
 from .run import RUN, Run
 from .stats import VTPStats, collect
 from .text import Text
 from .tokens import num_keep
+
+
+@dataclass
+class TowerCall:
+    """What a tower holds of the forward in progress."""
+
+    run: Run | None = None
+    text: Text | None = None  # of the prompts around the images
+    last: Run | None = None  # of this thread's last forward that came to its end
 
 
 class Tower:
@@ -30,17 +42,21 @@ class Tower:
         self.adaptive = adaptive(config)
         depth = len(self.layers(module))
         self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
-        self.text: Text | None = None  # of the prompts around the images of the forward in progress
         if "cls" in self.needs and not self.num_prefix_tokens:
             raise ValueError(
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
         self.weighs = weighs(config)
-        self.run: Run | None = None  # of the forward in progress
-        self.last: Run | None = None  # of the last one that came to its end
+        self.calls = PerThread(TowerCall)
+        self.last: Run | None = None  # of the last forward that came to its end, in whichever thread
         self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
         self.handles: list = []
+
+    @property
+    def call(self) -> TowerCall:
+        """This thread's."""
+        return self.calls.now
 
     @classmethod
     def layers(cls, module: nn.Module) -> nn.ModuleList:
@@ -119,11 +135,29 @@ class Tower:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for hooks in self.layer_hooks:
             hooks.bind()
-        self.run, kwargs = self.begin(args, kwargs)
-        return args, {**kwargs, RUN: self.run}
+        self.call.run, kwargs = self.begin(args, kwargs)
+        return args, {**kwargs, RUN: self.call.run}
 
     def _after(self, module: nn.Module, args: tuple, output) -> None:
-        self.last, self.run = self.run, None
+        run, self.call.run = self.call.run, None
+        missing = [layer for layer in self.stages if layer not in run.stages] if run.grids else []
+        if missing:
+            raise RuntimeError(
+                f"the stage after layer {missing[0]} of {type(module).__name__} did not run, so nothing was "
+                "pruned there; its forward does not call its layers as hf_vtp expects, call remove_vtp(model)"
+            )
+        self.last = self.call.last = run
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "last": None}  # what a forward left is no part of a model
+
+
+@dataclass
+class LayerCall:
+    """What the hooks of a layer hold between its beginning and its end."""
+
+    run: Run | None = None
+    rope: tuple[Tensor, Tensor] | None = None  # the layer's rotary embedding, where it takes one
 
 
 class LayerHooks:
@@ -138,8 +172,7 @@ class LayerHooks:
         self.behind = max(
             (s for s in tower.stages if s < index), default=None
         )  # the stage that feeds this layer
-        self.run: Run | None = None
-        self.rope: tuple[Tensor, Tensor] | None = None  # the layer's rotary embedding, where it takes one
+        self.calls = PerThread(LayerCall)
         self.recorders: dict[str, Recorder] = {}
 
     def attach(self) -> list:
@@ -156,7 +189,9 @@ class LayerHooks:
         if not self.reads or not self.tower.needs:
             return
         for name, module in self.tower.projections(self.layer).items():
-            recorder = self.recorders.setdefault(name, Recorder())
+            if name not in self.recorders:
+                self.recorders[name] = Recorder()
+            recorder = self.recorders[name]
             if recorder.module is not module:
                 recorder.release()
                 recorder.attach(module)
@@ -165,26 +200,32 @@ class LayerHooks:
         for recorder in self.recorders.values():
             recorder.release()
         self.recorders = {}
-        self.run = self.rope = None
+        self.calls = PerThread(LayerCall)
+
+    @property
+    def call(self) -> LayerCall:
+        """This thread's."""
+        return self.calls.now
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        self.run = run = kwargs.pop(RUN, None)  # popped: attention kernels must not see it
+        # popped: attention kernels must not see it; a tower that hands no arguments down has one run at a time
+        self.call.run = run = kwargs.pop(RUN, self.tower.call.run)
         if run is None:
             return args, kwargs
         for recorder in self.recorders.values():
-            recorder.armed = True
+            recorder.call.armed = True
         if self.behind is not None:
             args, kwargs = self.tower.narrow(run, self, args, kwargs)
-        self.rope = kwargs.get("position_embeddings") if self.reads else None
+        self.call.rope = kwargs.get("position_embeddings") if self.reads else None
         return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple, output):
-        run, self.run = self.run, None
+        run, self.call.run = self.call.run, None
         if run is None:
             return None
         states = {name: recorder.take() for name, recorder in self.recorders.items()}
-        if self.rope is not None:
-            states["position_embeddings"], self.rope = self.rope, None
+        if self.call.rope is not None:
+            states["position_embeddings"], self.call.rope = self.call.rope, None
         hidden_states = output[0] if isinstance(output, tuple) else output
         if self.index in self.tower.watched and self.index not in run.seen:  # not in a replay
             self.tower.observe(run, self.index, hidden_states, states)
@@ -194,14 +235,21 @@ class LayerHooks:
         return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 
 
+@dataclass
+class Recording:
+    """What a projection gave in the forward of its layer that is in progress."""
+
+    armed: bool = False
+    output: Tensor | None = None
+
+
 class Recorder:
     """Holds a projection's output from its forward to the end of its layer."""
 
     def __init__(self):
         self.module: nn.Module | None = None
         self.handle = None
-        self.armed = False
-        self.output: Tensor | None = None
+        self.calls = PerThread(Recording)
 
     def attach(self, module: nn.Module) -> None:
         self.module = module
@@ -210,13 +258,18 @@ class Recorder:
     def release(self) -> None:
         if self.handle is not None:
             self.handle.remove()
-        self.module = self.handle = self.output = None
-        self.armed = False
+        self.module = self.handle = None
+        self.calls = PerThread(Recording)
+
+    @property
+    def call(self) -> Recording:
+        """This thread's."""
+        return self.calls.now
 
     def take(self) -> Tensor:
-        output, self.output, self.armed = self.output, None, False
+        output, self.call.output, self.call.armed = self.call.output, None, False
         return output
 
     def _record(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self.armed:  # not when a checkpointed backward runs the inside of the layer again
-            self.output = output
+        if self.call.armed:  # not when a checkpointed backward runs the inside of the layer again
+            self.call.output = output

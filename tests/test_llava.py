@@ -44,7 +44,7 @@ def features_of(twin, pixel_values, stats, read, prefix=0):
 
 
 def image_rows(output):
-    """What a model says its images became, [T, D]: `image_outputs` since 5.24, `image_hidden_states` before."""
+    """What a model says its images became, [T, D]: `image_outputs`, before 5.24 `image_hidden_states`."""
     if not hasattr(output, "image_outputs"):
         return output.image_hidden_states
     return None if output.image_outputs is None else torch.cat(list(output.image_outputs.pooler_output))

@@ -97,23 +97,23 @@ class CLIPTower(Tower):
             layer=layer,
             seen=run.seen,
             **amounts,
-            **({} if self.text is None else self.text.of(entered.images)),
+            **({} if self.call.text is None else self.call.text.of(entered.images)),
             **{name: self.split_heads(layer, x) for name, x in states.items()},
         )
 
-    def kept(self) -> Tensor:
-        """Which tokens the last forward left of each image, bool [images, N]."""
-        group = self.last.stages[max(self.stages)][0]
-        _, rows, columns = self.last.grids[0]
+    def kept(self, run: Run) -> Tensor:
+        """Which tokens a forward left of each image, bool [images, N]."""
+        group = run.stages[max(self.stages)][0]
+        _, rows, columns = run.grids[0]
         if group.positions is None:
             return torch.ones(len(group.images), rows * columns, dtype=torch.bool)
         n, device = rows * columns, group.positions.device
         kept = torch.zeros(len(group.images), n + 1, dtype=torch.bool, device=device)
         return kept.scatter(1, group.positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
 
-    def left(self) -> Tensor | None:
-        """Which rows of the last forward's output are tokens, bool [images, K]; None = all are."""
-        positions = self.last.stages[max(self.stages)][0].positions
+    def left(self, run: Run) -> Tensor | None:
+        """Which rows of a forward's output are tokens, bool [images, K]; None = all are."""
+        positions = run.stages[max(self.stages)][0].positions
         return positions >= 0 if self.adaptive and positions is not None else None
 
     def split_heads(self, layer: int, states: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class CLIPAdapter(Adapter):
 
     def weigh_patches(self, module: nn.Module, args: tuple, output):
         """The classifier takes the mean over patches: scale each row to count for its whole group."""
-        run = self.tower.last
+        run = self.tower.call.last
         group = run.stages[max(run.stages)][0]
         if group.sizes is None:
             return None

@@ -67,9 +67,9 @@ class LlavaAdapter(VLMAdapter):
         output = self.inner.get_image_features(
             pixel_values=self.pixels(arguments, "pixel_values"), return_dict=True, **given
         )
-        prefix = self.prefix(arguments)
-        kept = torch.nn.functional.pad(self.tower.kept(), (prefix, 0), value=True)  # [images, P + N]
-        rows, left = list(output.pooler_output), self.tower.left()
+        prefix, run = self.prefix(arguments), self.tower.call.last
+        kept = torch.nn.functional.pad(self.tower.kept(run), (prefix, 0), value=True)  # [images, P + N]
+        rows, left = list(output.pooler_output), self.tower.left(run)
         if left is not None:
             left = torch.nn.functional.pad(left, (prefix, 0), value=True)
             rows = [row[stays.to(row.device)] for row, stays in zip(rows, left, strict=True)]

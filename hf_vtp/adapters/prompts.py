@@ -60,7 +60,7 @@ class PromptReader:
     media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
 
     def encode(self, arguments: dict) -> dict[str, Encoded]:
-        """Encode the pixels among a forward's arguments, by argument name, in the order of the placeholders."""
+        """The pixels among a forward's arguments encoded, by argument name, in the placeholders' order."""
         raise NotImplementedError(f"{type(self).__name__} must encode its images")
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:

@@ -53,21 +53,23 @@ class QwenAdapter(VLMAdapter):
             )
 
     def encode(self, arguments: dict) -> dict[str, Encoded]:
-        encoded, self.runs = {}, []
+        encoded, runs = {}, []
         for name, encoder in self.encoders.items():
             if arguments.get(name) is None:
                 continue
             if arguments.get(self.grids[name]) is None:
                 raise ValueError(f"{name} come without {self.grids[name]}; pass what the processor returned")
-            if self.tower.text is not None:
-                self.tower.text = replace(self.tower.text, medium=name)
+            if self.tower.call.text is not None:
+                self.tower.call.text = replace(self.tower.call.text, medium=name)
             pixels, grid = (self.pixels(arguments, n) for n in (name, self.grids[name]))
             output = getattr(self.inner, encoder)(pixels, grid, return_dict=True)
-            self.runs.append(self.tower.last)
-            kept = self.tower.kept_units(self.tower.last)
+            run = self.tower.call.last
+            runs.append(run)
+            kept = self.tower.kept_units(run)
             table = torch.cat(list(output.pooler_output))
-            rows = table[kept.to(table.device)].split(self.tower.num_kept(self.tower.last))
+            rows = table[kept.to(table.device)].split(self.tower.num_kept(run))
             encoded[name] = Encoded.of(output, rows, kept)
+        self.runs = runs
         return encoded
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
@@ -80,6 +82,9 @@ class QwenAdapter(VLMAdapter):
         visual = self.inner.visual
         patches = content.unflatten(-1, (visual.spatial_merge_size**2, -1)).flatten(0, -2)
         return visual.merger(patches).unflatten(0, content.shape[:2])
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "runs": []}  # what a forward left is no part of a model
 
     def stats(self) -> VTPStats:
         """Of the images, then of the videos of the last call."""

@@ -188,7 +188,7 @@ class QwenTower(Tower):
             seen={watched: x[place] for watched, x in run.seen.items()},
             **known,
             **amounts,
-            **({} if self.text is None else self.text.of(images)),
+            **({} if self.call.text is None else self.call.text.of(images)),
             **self.attention_states(states, len(units), place, layer),
         )
 
@@ -246,10 +246,11 @@ class QwenTower(Tower):
 
     def _widen(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The merger's rows back to one per unit, NaN where one left, for the un-windowing that follows."""
-        slots = self.run.layout.get(max(self.stages)) if self.run else None
-        if slots is None or len(slots) == len(self.run.layout["order"]):
+        run = self.call.run
+        slots = run.layout.get(max(self.stages)) if run else None
+        if slots is None or len(slots) == len(run.layout["order"]):
             return None
-        full = output.new_full((len(self.run.layout["order"]), output.shape[-1]), float("nan"))
+        full = output.new_full((len(run.layout["order"]), output.shape[-1]), float("nan"))
         return full.index_copy(0, slots.to(output.device), output)
 
     def num_kept(self, run: Run) -> list[int]:
