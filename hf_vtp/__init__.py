@@ -26,15 +26,20 @@ __all__ = [
     "register_selector",
     "remove_vtp",
     "tune",
+    "verify",
     "vtp",
     "vtp_stats",
 ]
 
 
 def __getattr__(name: str):
-    """`tune` when it is first asked for: pruning a model needs nothing of what it imports."""
+    """`tune` and `verify` when first asked for: pruning a model needs nothing of what they import."""
     if name == "tune":
         from .tuning import tune
 
         return tune
+    if name == "verify":
+        from .verifying import verify
+
+        return verify
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from . import canary
 from .adapters import ADAPTERS, Adapter, adapter_for
 from .config import VTPConfig
 from .remembered import OwnConfig, forget, made_for, refuse_others, remembered
@@ -30,10 +31,12 @@ def apply_vtp(
 
     Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an
     unknown method or option, a ratio outside (0, 1], a layer where pruning has no effect or a config made for
-    another family or number of layers; OSError for a repository that is missing, private or out of reach.
+    another family or number of layers; OSError for a repository that is missing, private or out of reach;
+    RuntimeError on a Transformers that hf_vtp was not tested with and on which pruning goes wrong.
     """
     root = unwrap(model)
     make = adapter_for(root)
+    canary.check(root)
     config = _chosen(root, config, overrides)
     refuse_others(root, config, ADAPTERS)
     adapter = make(root, config)

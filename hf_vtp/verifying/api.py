@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..config import VTPConfig
-from ..patch import applied, chosen_config, unpruned, unwrap
+from ..patch import applied, unpruned, unwrap, vtp
 from . import alone, checks
 from .differences import Bounds, precision
 from .footprint import Footprint
@@ -57,8 +57,8 @@ def verify(
 ) -> Report:
     """Which promises of pruning hold on this model with these inputs, with figures; print what it returns.
 
-    `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and is
-    pruned by the same adapter afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
+    `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and the
+    same pruning holds afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
     No weights are copied, logits of whole prompts are never there at once, and nothing is left behind.
 
     A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
@@ -73,19 +73,34 @@ def verify(
     Raises ValueError or TypeError as apply_vtp does, and ValueError for inputs without an image.
     """
     root = unwrap(model)
-    pruned = applied(root)
-    if pruned is not None and config is None:
-        config = pruned.config
-    config = chosen_config(root, config, overrides)
+    with prepared(model, inputs, config, tolerance, max_new_tokens, **overrides) as case:
+        found = [run(case, name) for name in CHECKS]
+    told = (type(root).__name__, case.bounds.precision, case.config.to_dict())
+    return Report(*told, found, environment(root))
+
+
+@contextmanager
+def prepared(
+    model: nn.Module,
+    inputs: dict,
+    config: VTPConfig | str | os.PathLike | None = None,
+    tolerance: float | None = None,
+    max_new_tokens: int = 8,
+    **overrides,
+) -> Iterator[Measured]:
+    """The arguments of `verify` as a case, with the model ready for checks inside the `with` block."""
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be larger than 0, not {tolerance!r}")
-    bounds = Bounds(precision(root), None if tolerance is None else float(tolerance))
+    root = unwrap(model)
+    pruned = applied(root)
+    if pruned is not None and config is None:
+        config = pruned.config
     with untouched(root):
-        case = Measured(root, dict(inputs), config, max_new_tokens, bounds)
-        found = [run(case, name) for name in CHECKS]
-    return Report(type(root).__name__, bounds.precision, config.to_dict(), found, environment(root))
+        with vtp(root, config, **overrides):
+            config = applied(root).config
+        yield Measured(root, dict(inputs), config, max_new_tokens, Bounds(precision(root), tolerance))
 
 
 def run(case: Measured, name: str) -> Check:

@@ -57,7 +57,9 @@ def select_images(inputs: dict, name: str, images: list[int]) -> None:
     else:
         inputs[name] = inputs[name][images]
     for key in speaking:
-        inputs[key] = inputs[key][images] if isinstance(inputs[key], Tensor) else [inputs[key][i] for i in images]
+        inputs[key] = (
+            inputs[key][images] if isinstance(inputs[key], Tensor) else [inputs[key][i] for i in images]
+        )
 
 
 def with_neighbour(case: Case, alone: dict) -> dict:

@@ -165,7 +165,9 @@ class Case:
                 continue
             there = torch.nonzero(~marked)[:, 0]
             if not torch.equal(there, keep.to(there.device)):
-                raise ValueError("the tokens that came out of the tower are not those that its statistics name")
+                raise ValueError(
+                    "the tokens that came out of the tower are not those that its statistics name"
+                )
             found.append(rows[there])
         return found
 
@@ -229,4 +231,3 @@ def flat(output: object, path: str = "") -> dict[str, Tensor]:
     for name, value in items:
         found |= flat(value, f"{path}.{name}" if path else str(name))
     return found
-

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from .. import patch
 from .differences import Difference, between, largest
 from .footprint import Footprint
-from .full_prompt import full_prompt, generate_positions, greedy, shown
+from .full_prompt import full_mask, full_prompt, generate_positions, greedy, shown
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
@@ -72,12 +71,16 @@ def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
     reference = full_prompt(case, case.positions)
     seen = case.look(reference).outputs["hidden states"]
-    found, expected = case.pruned.outputs, shown(seen, reference["attention_mask"])
-    apart = between(found["hidden states"], expected)
+    expected = shown(seen, reference["attention_mask"])
+    text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
+    found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
+    apart = between(found, wanted)
     head = getattr(case.model, "lm_head", None)
     if head is not None:
-        apart = apart | between(found["logits"], head(expected[:, -1:]))
-        for a, b in zip(_slices(head, found["hidden states"]), _slices(head, expected), strict=True):
+        last = case.pruned.outputs["logits"][:, -1][text[:, -1]]
+        apart = apart | between(last, head(expected[:, -1][text[:, -1]]))
+        step = max(1, LOGITS // head.out_features)
+        for a, b in zip(found.split(step), wanted.split(step), strict=True):
             apart = apart | between(head(a), head(b))
     return Outcome(apart, case.bounds.over(case.prompt_noise), detail=_kept(case))
 
@@ -86,6 +89,10 @@ def generate(case: Measured) -> Outcome:
     needs_prompt(case)
     if not hasattr(type(case.model), "generate"):
         raise NotApplicable(f"{type(case.model).__name__} does not generate")
+    if not full_mask(case)[:, -1].all():
+        raise NotApplicable(
+            "rows are padded on the right, which Transformers cannot generate from; pad on the left"
+        )
     ids, new = case.inputs["input_ids"], case.max_new_tokens
     reference = full_prompt(case, generate_positions(case))
     with patch.vtp(case.model, case.config):
@@ -133,15 +140,14 @@ def _tower_at_full_length(case: Measured) -> Outcome:
     else:
         seen = full_outputs(case, case.pruned)
         full, outputs = list(seen.last_layer), case.pruned.outputs
-        same = [name for name in outputs if outputs[name].shape == seen.outputs[name].shape]  # no rows of tokens
+        same = [
+            name for name in outputs if outputs[name].shape == seen.outputs[name].shape
+        ]  # no rows of tokens
         apart = alike(*({name: x[name] for name in same} for x in (outputs, seen.outputs)))
-    pairs = zip(found, (rows[keep.to(rows.device)] for rows, keep in zip(full, kept, strict=True)), strict=True)
+    pairs = zip(
+        found, (rows[keep.to(rows.device)] for rows, keep in zip(full, kept, strict=True)), strict=True
+    )
     return Outcome(apart | largest(pairs), case.bounds.over(case.tower_noise), detail=_kept(case))
-
-
-def _slices(head: torch.nn.Module, states: Tensor) -> tuple[Tensor, ...]:
-    """Columns of `states` [B, n, D] in pieces whose logits are at most LOGITS numbers."""
-    return states.split(max(1, LOGITS // (head.out_features * len(states))), dim=1)
 
 
 def _kept(case: Measured) -> str:

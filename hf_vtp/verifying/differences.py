@@ -43,9 +43,13 @@ def between(found: Tensor, expected: Tensor) -> Difference:
         raise ValueError(f"the shapes {list(found.shape)} and {list(expected.shape)} differ")
     if not found.numel():
         return Difference()
-    found, expected = (x.reshape(-1, x.shape[-1] if x.dim() else 1) for x in (found, expected.to(found.device)))
+    found, expected = (
+        x.reshape(-1, x.shape[-1] if x.dim() else 1) for x in (found, expected.to(found.device))
+    )
     norms = torch.cat([part.float().norm(dim=-1) for part in expected.split(ROWS)])
-    least = norms.mean() * 1e-3 + torch.finfo(torch.float32).tiny  # a row of zeros is compared with the others
+    least = (
+        norms.mean() * 1e-3 + torch.finfo(torch.float32).tiny
+    )  # a row of zeros is compared with the others
     worst = Difference()
     for a, b, norm in zip(found.split(ROWS), expected.split(ROWS), norms.split(ROWS), strict=True):
         apart = a.float() - b.float()

@@ -30,7 +30,9 @@ class Footprint:
             for kind, hooks in _hooks(module).items():
                 before = self.hooks[name].get(kind, {})
                 if list(before.values()) != list(hooks.values()):
-                    found.append(f"{len(before)} {kind.strip('_').replace('_', ' ')}{where} became {len(hooks)}")
+                    found.append(
+                        f"{len(before)} {kind.strip('_').replace('_', ' ')}{where} became {len(hooks)}"
+                    )
         for config, values in self.configs:
             if vars(config) != values:
                 found.append(f"a {type(config).__name__} changed")

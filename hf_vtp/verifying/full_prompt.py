@@ -67,7 +67,7 @@ def generate_positions(case: Case) -> Tensor:
 
 
 def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
-    """Plain greedy tokens [B, new] of the model as it is now, and the logits of each [B, new, vocabulary].
+    """Sequences that the model as it is now writes word by word, and the logits of each [B, new, vocabulary].
 
     Whatever the model's generation config asks for besides, penalties for the words of the prompt say, is left
     out: the reference has no words to punish.
@@ -84,7 +84,7 @@ def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
         output = case.model.generate(**inputs, max_new_tokens=new_tokens)
     finally:
         case.model.generation_config = own
-    return output.sequences[:, -new_tokens:], torch.stack(output.logits, dim=1)
+    return output.sequences, torch.stack(output.logits, dim=1)
 
 
 def shown(x: Tensor, alive: Tensor) -> Tensor:

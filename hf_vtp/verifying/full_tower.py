@@ -87,12 +87,16 @@ class FullTower:
                 means = mean_of(states[place], member, torch.ones_like(member), len(keep))
                 states[place] = means[member]  # everything joined a group
             elif self.weighs:
-                entered = place if self.previous is None else place[self.previous.keep_indices[image].to(place)]
+                entered = (
+                    place if self.previous is None else place[self.previous.keep_indices[image].to(place)]
+                )
                 sizes = None if self.previous is None else self.previous.sizes[image].to(states.device)
                 sizes = torch.ones_like(groups) if sizes is None else sizes
                 states[place[keep]] = mean_of(states[entered], groups, sizes, len(keep))
             if not self.replicates:
-                stays = torch.zeros(len(place), dtype=torch.bool, device=place.device).index_fill(0, keep, True)
+                stays = torch.zeros(len(place), dtype=torch.bool, device=place.device).index_fill(
+                    0, keep, True
+                )
                 self.alive[place[~stays].to(self.alive.device)] = False
         if stage.layer in self.contents:
             states[self.alive.to(states.device)] = self.contents[stage.layer]

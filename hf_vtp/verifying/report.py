@@ -78,7 +78,9 @@ class Report:
         if not applying:
             return f"Nothing could be checked on {self.model}."
         if failed:
-            return f"{count[False]} of {applying} promises do not hold on {self.model} ({self.dtype}): {failed}."
+            return (
+                f"{count[False]} of {applying} promises do not hold on {self.model} ({self.dtype}): {failed}."
+            )
         return f"All {applying} promises that apply hold on {self.model} ({self.dtype})."
 
     def table(self) -> str:
@@ -97,7 +99,10 @@ class Report:
     def to_dict(self) -> dict:
         """All of it as plain values that JSON can hold; a figure that is not finite is None."""
         checks = [
-            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(check).items()}
+            {
+                k: None if isinstance(v, float) and not math.isfinite(v) else v
+                for k, v in asdict(check).items()
+            }
             for check in self.checks
         ]
         names = ("holds", "summary", "model", "dtype", "config", "environment")
