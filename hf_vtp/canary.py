@@ -24,7 +24,7 @@ _running = threading.local()  # the canary itself applies pruning
 
 
 def tested(version: str) -> bool:
-    """Whether a release lies in the tested range, with what patches the newest; one before a later does not."""
+    """Whether a release lies in the tested range; patches of the newest do, what comes before a later not."""
     oldest, newest = map(Version, TESTED)
     found = Version(version)
     return oldest <= found and found.release[:2] <= newest.release[:2]
@@ -51,9 +51,9 @@ def check(model: nn.Module) -> None:
         if wrong:
             oldest, newest = (".".join(v.split(".")[:2]) for v in TESTED)
             raise RuntimeError(
-                f"hf_vtp was tested with Transformers {oldest} to {newest}, and with the {version} installed here "
-                f"pruning a tiny {kind.__name__} goes wrong ({wrong}); install transformers~={TESTED[1]} or "
-                "report this"
+                f"hf_vtp was tested with Transformers {oldest} to {newest}, and with the {version} installed "
+                f"here pruning a tiny {kind.__name__} goes wrong ({wrong}); install "
+                f"transformers~={TESTED[1]} or report this"
             )
         _passed.add(kind)
 
@@ -89,7 +89,7 @@ def _sing(kind: type, model: nn.Module) -> str:
 
 @contextmanager
 def _plain_surroundings() -> Iterator[None]:
-    """float32 on the CPU whatever the caller's defaults are, which hold again afterwards, random numbers too."""
+    """float32 on the CPU whatever the caller's defaults are; these and the random state hold afterwards."""
     dtype, state = torch.get_default_dtype(), torch.get_rng_state()
     torch.set_default_dtype(torch.float32)
     try:

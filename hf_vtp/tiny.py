@@ -25,8 +25,8 @@ GRIDS = [[1, 4, 4], [1, 4, 8], [1, 8, 4]]  # of images, in patches; units of 2 Ã
 def tiny(kind: type[nn.Module], config: object) -> tuple[nn.Module, dict[str, Tensor]] | None:
     """A tiny model of a class, on the CPU and in eval mode, and a batch for it.
 
-    `config` is that of a model of full size, whose family and language model are taken over. None for a family
-    without a recipe.
+    `config` is that of a model of full size, whose family and language model are taken over. None for a
+    family without a recipe.
     """
     recipe = RECIPES.get(config.model_type)
     if recipe is None:

@@ -135,7 +135,7 @@ class Case:
         return Seen(outputs, encodings)
 
     def features(self, seen: Seen) -> list[Tensor]:
-        """What became of each image, [P + N, D]: what a language model is given, or the last layer's output."""
+        """Of each image what a language model is given, or else the last layer's output, [P + N, D]."""
         if not self.prompted:
             return list(seen.last_layer)
         return [rows for encoding in seen.encodings for rows in encoding.features]

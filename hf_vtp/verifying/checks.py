@@ -90,9 +90,7 @@ def generate(case: Measured) -> Outcome:
     if not hasattr(type(case.model), "generate"):
         raise NotApplicable(f"{type(case.model).__name__} does not generate")
     if not full_mask(case)[:, -1].all():
-        raise NotApplicable(
-            "rows are padded on the right, which Transformers cannot generate from; pad on the left"
-        )
+        raise NotApplicable("Transformers generates from rows padded on the left only, and these are not")
     ids, new = case.inputs["input_ids"], case.max_new_tokens
     reference = full_prompt(case, generate_positions(case))
     with patch.vtp(case.model, case.config):

@@ -23,7 +23,7 @@ ROWS = 4096  # that are compared at once
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two tensors: `relative` is the largest of ‖a - b‖ / ‖b‖ over rows, `absolute` the largest |a - b|."""
+    """Of two tensors: the largest ‖a - b‖ / ‖b‖ of all rows is `relative`, the largest |a - b| `absolute`."""
 
     relative: float = 0.0
     absolute: float = 0.0

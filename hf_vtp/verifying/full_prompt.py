@@ -67,10 +67,10 @@ def generate_positions(case: Case) -> Tensor:
 
 
 def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
-    """Sequences that the model as it is now writes word by word, and the logits of each [B, new, vocabulary].
+    """Sequences the model as it is now writes word by word, and the logits of each [B, new, vocabulary].
 
-    Whatever the model's generation config asks for besides, penalties for the words of the prompt say, is left
-    out: the reference has no words to punish.
+    Whatever else the model's generation config asks for is left out: penalties for words of the prompt, say,
+    would find none in the reference, which has embeddings.
     """
     config, own = case.model.config, case.model.generation_config
     case.model.generation_config = GenerationConfig(
@@ -88,7 +88,7 @@ def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def shown(x: Tensor, alive: Tensor) -> Tensor:
-    """Rows of the full prompt [B, n, D] as a caller sees them: a dropped one repeats the last kept before it."""
+    """Rows of the full prompt [B, n, D] as a caller sees them: dropped ones repeat the last kept before."""
     columns = torch.arange(alive.shape[1], device=x.device)
     source = torch.where(alive.to(x.device) != 0, columns, -1).cummax(dim=-1).values  # [B, n]
     rows = x.gather(1, source.clamp(min=0).unsqueeze(-1).expand_as(x))

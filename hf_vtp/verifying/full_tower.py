@@ -1,8 +1,8 @@
-"""A vision tower at full length that gives what the pruned one must: what left is masked, or counts as its group.
+"""The vision tower at full length, which must give what the pruned one gives.
 
-The layers are the model's own. Behind a stage each token that left is masked as a key, and each that stayed
-holds what the merger made of it; or, where groups weigh by their size, every member of a group stays and holds
-the group's mean.
+The layers are the model's own. Behind a stage each token that was dropped is masked as a key, and each that
+was kept holds what the merger made of it; or, where groups weigh by their size, every member of a group stays
+and holds the group's mean.
 """
 
 from __future__ import annotations
@@ -87,17 +87,15 @@ class FullTower:
                 means = mean_of(states[place], member, torch.ones_like(member), len(keep))
                 states[place] = means[member]  # everything joined a group
             elif self.weighs:
-                entered = (
-                    place if self.previous is None else place[self.previous.keep_indices[image].to(place)]
-                )
-                sizes = None if self.previous is None else self.previous.sizes[image].to(states.device)
-                sizes = torch.ones_like(groups) if sizes is None else sizes
+                entered, sizes = place, torch.ones_like(groups)
+                if self.previous is not None:
+                    entered = place[self.previous.keep_indices[image].to(place.device)]
+                    sizes = self.previous.sizes[image].to(place.device)
                 states[place[keep]] = mean_of(states[entered], groups, sizes, len(keep))
             if not self.replicates:
-                stays = torch.zeros(len(place), dtype=torch.bool, device=place.device).index_fill(
-                    0, keep, True
-                )
-                self.alive[place[~stays].to(self.alive.device)] = False
+                dropped = torch.ones(len(place), dtype=torch.bool, device=place.device)
+                dropped[keep] = False
+                self.alive[place[dropped].to(self.alive.device)] = False
         if stage.layer in self.contents:
             states[self.alive.to(states.device)] = self.contents[stage.layer]
         return states

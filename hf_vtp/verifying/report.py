@@ -15,7 +15,7 @@ class Check:
         name: short.
         compares: what was compared with what, in one sentence.
         holds: None = it does not apply to this model and config, or could not be decided; `detail` says why.
-        figure: the largest relative difference, see `differences.Difference`; None where nothing was compared.
+        figure: the largest relative difference, ‖a - b‖ / ‖b‖ of rows; None where nothing was compared.
         bound: what the figure may be; 0 = bit-equal.
         detail: what else there is to say, or what was raised.
     """
@@ -34,8 +34,8 @@ class Check:
     def cells(self) -> tuple[str, str, str, str, str]:
         """Verdict, name, figure, bound and the sentences, as text."""
         numbers = ["-" if x is None else "0" if x == 0 else f"{x:.1e}" for x in (self.figure, self.bound)]
-        said = f"{self.compares}. {self.detail}" if self.detail else f"{self.compares}."
-        return self.verdict, self.name, *numbers, said
+        said = [self.detail] if self.figure is None and self.holds is None else [self.compares, self.detail]
+        return self.verdict, self.name, *numbers, "".join(f"{part}. " for part in said if part).strip()
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Report:
     """Every promise that was checked, in order.
 
     Attributes:
-        model: the class of the model.
+        model_class: its name.
         dtype: what it runs in; "tf32" for float32 whose products a GPU rounds to TF32.
         config: VTPConfig's fields.
         checks: one Check a promise.
         environment: versions and machine.
     """
 
-    model: str
+    model_class: str
     dtype: str
     config: dict
     checks: Sequence[Check]
@@ -76,12 +76,10 @@ class Report:
         failed = ", ".join(check.name for check in self.checks if check.holds is False)
         applying = count[True] + count[False]
         if not applying:
-            return f"Nothing could be checked on {self.model}."
+            return f"Nothing could be checked on {self.model_class}."
         if failed:
-            return (
-                f"{count[False]} of {applying} promises do not hold on {self.model} ({self.dtype}): {failed}."
-            )
-        return f"All {applying} promises that apply hold on {self.model} ({self.dtype})."
+            return f"{count[False]} of {applying} checks fail on {self.model_class} ({self.dtype}): {failed}."
+        return f"All {applying} checks that apply hold on {self.model_class} ({self.dtype})."
 
     def table(self) -> str:
         """The checks as a table, drawn by rich where it is installed."""
@@ -98,15 +96,13 @@ class Report:
 
     def to_dict(self) -> dict:
         """All of it as plain values that JSON can hold; a figure that is not finite is None."""
-        checks = [
-            {
-                k: None if isinstance(v, float) and not math.isfinite(v) else v
-                for k, v in asdict(check).items()
-            }
-            for check in self.checks
-        ]
-        names = ("holds", "summary", "model", "dtype", "config", "environment")
+        checks = [{k: _finite(v) for k, v in asdict(check).items()} for check in self.checks]
+        names = ("holds", "summary", "model_class", "dtype", "config", "environment")
         return {**{name: getattr(self, name) for name in names}, "checks": checks}
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rich(heads: tuple, rows: list[tuple]) -> str:
