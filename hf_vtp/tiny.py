@@ -19,7 +19,7 @@ TEXT = dict(
     bos_token_id=None,
     eos_token_id=None,
 )
-GRIDS = [[1, 4, 4], [1, 4, 8], [1, 8, 4]]  # of images, in patches; units of 2 × 2
+GRIDS = [[1, 4, 8], [1, 8, 4], [1, 4, 4]]  # of images, in patches; units of 2 × 2
 
 
 def tiny(kind: type[nn.Module], config: object) -> tuple[nn.Module, dict[str, Tensor]] | None:
@@ -66,7 +66,7 @@ def _llava(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "vision_feature_layer": -1,
     }
     pixels = torch.randn(3, 3, 16, 16, generator=numbers)
-    return changes, {**_prompt([[16], [16, 16]]), "pixel_values": pixels}
+    return changes, {**_prompt([[16, 16], [16]]), "pixel_values": pixels}
 
 
 def _qwen(config, numbers: torch.Generator) -> tuple[dict, dict]:
@@ -81,7 +81,7 @@ def _qwen(config, numbers: torch.Generator) -> tuple[dict, dict]:
         image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END
     )
     changes = dict(vision_config=vision, text_config=dict(TEXT, rope_parameters=rope), **names)
-    inputs = _prompt([[4], [8, 8]])
+    inputs = _prompt([[8, 8], [4]])
     inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
     inputs["image_grid_thw"] = torch.tensor(GRIDS)
     inputs["pixel_values"] = torch.randn(4 * (4 + 8 + 8), 96, generator=numbers)
@@ -89,13 +89,17 @@ def _qwen(config, numbers: torch.Generator) -> tuple[dict, dict]:
 
 
 def _prompt(images: list[list[int]]) -> dict[str, Tensor]:
-    """Rows with so many placeholders an image and words around them, padded on the left."""
+    """Rows with so many placeholders an image and words around them, padded on the left.
+
+    The first, to be the longest, begins with a placeholder: a decode step that took the features of the
+    prompt once more would go unseen where that begins with a word or with padding.
+    """
     rows = []
-    for r, counts in enumerate(images):
-        row = [3 + r]
+    for counts in images:
+        row = [3, 4, START] if rows else []
         for i, count in enumerate(counts):
-            row += [START, *[IMAGE] * count, END, 5 + i]
-        rows.append([*row, 8, 9])
+            row += [*[IMAGE] * count, END, 5 + i, START]
+        rows.append([*row[:-1], 8, 9])
     longest = max(map(len, rows))
     ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows])
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}

@@ -22,7 +22,7 @@ CHECKS: dict[str, tuple[str, Callable[[Measured], Outcome]]] = {
     "undo": ("The unpruned model against itself after pruning was applied, run and taken off", checks.undo),
     "ratio 1.0": ("The model pruned at keep_ratio 1.0 against the unpruned one", checks.ratio_one),
     "tower rounding": (
-        "The unpruned tower against the reference for it with nothing masked: what rounding alone does",
+        "The unpruned tower against the reference with nothing masked and each layer rounded otherwise",
         checks.tower_rounding,
     ),
     "tower": (
@@ -34,7 +34,7 @@ CHECKS: dict[str, tuple[str, Callable[[Measured], Outcome]]] = {
         checks.absorbed,
     ),
     "prompt rounding": (
-        "The unpruned model against itself with another padding: what rounding alone does",
+        "The unpruned model against itself with other padding and each layer rounded otherwise",
         checks.prompt_rounding,
     ),
     "prompt": (
@@ -62,8 +62,8 @@ def verify(
     No weights are copied, logits of whole prompts are never there at once, and nothing is left behind.
 
     A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
-    prompt. `tolerance` is how large it may be; without one it may be four times what rounding makes of two
-    equal computations of the unpruned model (the checks called rounding), within limits by precision:
+    prompt. `tolerance` is how large it may be; without one it may be four times what rounding was seen to
+    make of the unpruned model (the checks called rounding), within limits by precision:
 
         float32 1e-4 to 1e-3, TF32 and float16 2e-3 to 3e-2, bfloat16 1e-2 to 1.5e-1
 

@@ -17,7 +17,14 @@ TOLERANCE = {
     "bfloat16": (1e-2, 1.5e-1),
 }
 COARSEST = (1e-2, 1.5e-1)  # of what has no row above
-TIMES = 4  # a bound is so many times what two equal unpruned computations differ by
+ROUNDING = {  # half the distance of two neighbouring numbers, relative
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+TIMES = 4  # a bound is so many times what rounding was seen to do
 ROWS = 4096  # that are compared at once
 
 
@@ -83,12 +90,17 @@ def precision(model: nn.Module) -> str:
 class Bounds:
     """How large a relative difference may be.
 
-    The tolerance somebody gave, or TIMES what rounding makes of two computations without pruning that are
-    equal but for their order, at least and at most what TOLERANCE says of the precision.
+    The tolerance somebody gave, or TIMES what rounding was seen to make of the unpruned model, at least and
+    at most what TOLERANCE says of the precision.
     """
 
     precision: str
     given: float | None = None
+
+    @property
+    def unit(self) -> float:
+        """The relative error that one rounding makes at most."""
+        return ROUNDING.get(self.precision, ROUNDING["bfloat16"])
 
     @property
     def widest(self) -> float:

@@ -1,12 +1,15 @@
-"""What rounding alone makes of this model: unpruned computations that are equal but for their order."""
+"""What rounding alone makes of this model, measured on unpruned computations that are otherwise equal."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from .case import Case
+from .case import Case, after
 from .differences import Bounds, Difference, between, largest
 from .full_prompt import forward_positions, full_mask, same_prompt
 from .tower_runs import full_features, full_outputs
@@ -26,28 +29,57 @@ class Measured(Case):
 
     @functools.cached_property
     def tower_noise(self) -> Difference:
-        """The tower against its reference at full length in which nothing is masked."""
+        """The tower against the reference for it with nothing masked and every layer rounded otherwise."""
         if self.prompted:
             return largest(zip(self.unmasked, self.features(self.baseline), strict=True))
-        full = full_outputs(self, None)
+        with rounded_otherwise(self.tower_layers, self.bounds.unit):
+            full = full_outputs(self, None)
         found = alike(full.outputs, self.baseline.outputs)
         return found | between(full.last_layer, self.baseline.last_layer)
 
     @functools.cached_property
     def prompt_noise(self) -> Difference:
-        """The whole model against the reference's features in a prompt that is padded otherwise."""
-        same = same_prompt(self, self.unmasked, self.positions)
+        """The whole model against itself with other padding and every layer rounded otherwise."""
+        with rounded_otherwise(getattr(self.inner.language_model, "layers", ()), self.bounds.unit):
+            same = same_prompt(self, self.unmasked, self.positions)
         text = full_mask(self) != 0
         return between(same[text], self.baseline.outputs["hidden states"][text])
 
     @functools.cached_property
     def unmasked(self) -> list[Tensor]:
-        return full_features(self, None)
+        with rounded_otherwise(self.tower_layers, self.bounds.unit):
+            return full_features(self, None)
+
+    @property
+    def tower_layers(self) -> nn.ModuleList:
+        return self.tower.layers(self.tower.module)
 
     @functools.cached_property
     def positions(self) -> Tensor:
         """Of the full prompt in a forward, [..., B, n]."""
         return forward_positions(self)
+
+
+@contextmanager
+def rounded_otherwise(layers: nn.ModuleList | tuple, unit: float) -> Iterator[None]:
+    """Each number that a layer gives moved by the share `unit`, up or down, in a `with` block.
+
+    As large as the error that each rounding makes; where tokens leave, sums run in another order, and that
+    much changes as well.
+    """
+
+    def hook(module: nn.Module, args: tuple, output):
+        states = output[0] if isinstance(output, tuple) else output
+        numbers = torch.Generator(states.device).manual_seed(0)
+        signs = torch.randint(2, states.shape, generator=numbers, device=states.device) * 2 - 1
+        moved = (states.double() if states.dtype == torch.float64 else states.float()) * (1 + unit * signs)
+        moved = moved.to(states.dtype)
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(after(layer, hook))
+        yield
 
 
 def alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Difference:
