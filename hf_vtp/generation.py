@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 
 class Generate:
@@ -24,9 +23,51 @@ class Generate:
         model = self.adapter.model  # on demand: a signature that is kept cannot be pickled with the model
         return inspect.signature(functools.partial(type(model).generate, model))
 
-    def __call__(self, inputs: Tensor | None = None, *args, **kwargs):
+    def __call__(self, *args, **kwargs):
         model = self.adapter.model
-        return self.adapter.generate(functools.partial(type(model).generate, model), inputs, *args, **kwargs)
+        original = functools.partial(type(model).generate, model)
+        return self.adapter.generate(original, by_name(original, args, kwargs))
+
+
+def by_name(function: Callable, args: tuple, kwargs: dict) -> dict:
+    """Positional and keyword arguments of a call, all by name; raises TypeError as the call itself would."""
+    signature = inspect.signature(function)
+    arguments = dict(signature.bind(*args, **kwargs).arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name, {})
+    return arguments
+
+
+MERGE = "_merge_criteria_processor_list"  # where `generate` adds the caller's to the lists it makes itself
+BY_CONTENT = {  # of the processors that `generate` makes itself, those that read which ids the prompt holds
+    "NoBadWordsLogitsProcessor",
+    "NoRepeatNGramLogitsProcessor",
+    "RepetitionPenaltyLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+}
+
+
+class MergeLists:
+    """Stands in for that method: the caller's are shown full ids from there on, and so are those BY_CONTENT.
+
+    Not before, since a processor or criterion of the caller's replaces the default of its class. Others that
+    `generate` makes count columns, and were given the condensed prompt's length.
+    """
+
+    def __init__(self, adapter):
+        self.adapter = adapter
+
+    def __call__(self, default_list: list, custom_list: list) -> list:
+        model, call = self.adapter.model, self.adapter.call
+        merged = getattr(type(model), MERGE)(model, default_list, custom_list)
+        if call.full is None:
+            return merged
+        call.merged = True
+        own = {id(item) for item in custom_list}
+        full = [id(item) in own or type(item).__name__ in BY_CONTENT for item in merged]
+        pairs = zip(merged, full, strict=True)
+        return type(merged)(WithFullIds(item, call.full) if shown else item for item, shown in pairs)
 
 
 class FullIds:
@@ -35,6 +76,7 @@ class FullIds:
     def __init__(self, prompt: Tensor, condensed_length: int):
         self.prompt = prompt  # [B, n]
         self.condensed_length = condensed_length
+        self.dropped = prompt.shape[1] - condensed_length
 
     def __call__(self, ids: Tensor) -> Tensor:
         """[B · beams, m + new] to [B · beams, n + new]"""
@@ -46,24 +88,29 @@ class FullIds:
         return torch.cat([self.prompt[b].to(ids.device), ids[self.condensed_length :]])
 
 
-class FullIdsProcessor(LogitsProcessor):
-    """A caller's logits processor, shown full ids."""
+class WithFullIds:
+    """A caller's logits processor or stopping criterion, shown full ids; passes for it in everything else."""
 
-    def __init__(self, processor: Callable, full: FullIds):
-        self.processor, self.full = processor, full
+    def __init__(self, wrapped: Callable, full: FullIds):
+        self.wrapped, self.full = wrapped, full
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self.processor(self.full(input_ids), scores)
+    @property
+    def __class__(self) -> type:
+        return type(self.wrapped)
 
+    @property
+    def __call__(self) -> Callable:
+        @functools.wraps(self.wrapped.__call__)  # `generate` hands over what the signature asks for
+        def call(input_ids: Tensor, scores: Tensor, **kwargs):
+            return self.wrapped(self.full(input_ids), scores, **kwargs)
 
-class FullIdsCriterion(StoppingCriteria):
-    """A caller's stopping criterion, shown full ids."""
+        return call
 
-    def __init__(self, criterion: Callable, full: FullIds):
-        self.criterion, self.full = criterion, full
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs):
-        return self.criterion(self.full(input_ids), scores, **kwargs)
+    def __getattr__(self, name: str):
+        if name in ("wrapped", "full"):  # not there yet: a copy in the making
+            raise AttributeError(name)
+        value = getattr(self.wrapped, name)
+        return value - self.full.dropped if name == "max_length" else value  # in ids that `generate` counts
 
 
 class FullIdsStreamer:
@@ -80,15 +127,16 @@ class FullIdsStreamer:
         self.streamer.end()
 
 
+def setting(model, kwargs: dict, name: str):
+    """What `generate` goes by: the keyword argument, else the caller's GenerationConfig, else the model's."""
+    configs = (kwargs.get("generation_config"), model.generation_config)
+    values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
+    return next((value for value in values if value is not None), None)
+
+
 def speak_full(kwargs: dict, full: FullIds) -> dict:
-    """`generate`'s keyword arguments with every callback of the caller shown full ids."""
+    """`generate`'s keyword arguments whose streamer and prefix function are shown full ids."""
     kwargs = dict(kwargs)
-    if kwargs.get("logits_processor"):
-        wrapped = [FullIdsProcessor(p, full) for p in kwargs["logits_processor"]]
-        kwargs["logits_processor"] = LogitsProcessorList(wrapped)
-    if kwargs.get("stopping_criteria"):
-        wrapped = [FullIdsCriterion(c, full) for c in kwargs["stopping_criteria"]]
-        kwargs["stopping_criteria"] = StoppingCriteriaList(wrapped)
     if kwargs.get("streamer") is not None:
         kwargs["streamer"] = FullIdsStreamer(kwargs["streamer"], full)
     if kwargs.get("prefix_allowed_tokens_fn") is not None:

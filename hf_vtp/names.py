@@ -45,7 +45,7 @@ def cache_in(output: object) -> object | None:
 
 
 def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, object]:
-    """The fields of a model's output that tell of its media ("image", "video"), as their encoders gave them."""
+    """The fields of a model's output that tell of its media, by "image" and "video"."""
     names = field_names(output)
     fields = {f"{medium}_outputs": media[medium] for medium in media if f"{medium}_outputs" in names}
     if "image" in media and "image_hidden_states" in names:  # up to 5.23

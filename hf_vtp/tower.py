@@ -140,13 +140,17 @@ class Tower:
 
     def _after(self, module: nn.Module, args: tuple, output) -> None:
         run, self.call.run = self.call.run, None
-        missing = [layer for layer in self.stages if layer not in run.stages] if run.grids else []
-        if missing:
+        for layer in self.stages if run.grids else ():
+            self.check_ran(run, layer)
+        self.last = self.call.last = run
+
+    def check_ran(self, run: Run, layer: int) -> None:
+        """Raise RuntimeError if the stage after a layer did not run in a forward that is past it."""
+        if layer not in run.stages:
             raise RuntimeError(
-                f"the stage after layer {missing[0]} of {type(module).__name__} did not run, so nothing was "
+                f"the stage after layer {layer} of {type(self.module).__name__} did not run, so nothing was "
                 "pruned there; its forward does not call its layers as hf_vtp expects, call remove_vtp(model)"
             )
-        self.last = self.call.last = run
 
     def __getstate__(self) -> dict:
         return {**vars(self), "last": None}  # what a forward left is no part of a model
@@ -208,13 +212,14 @@ class LayerHooks:
         return self.calls.now
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        # popped: attention kernels must not see it; a tower that hands no arguments down has one run at a time
+        # popped: attention kernels must not see it. A tower that hands no arguments down has its own run
         self.call.run = run = kwargs.pop(RUN, self.tower.call.run)
         if run is None:
             return args, kwargs
         for recorder in self.recorders.values():
             recorder.call.armed = True
         if self.behind is not None:
+            self.tower.check_ran(run, self.behind)
             args, kwargs = self.tower.narrow(run, self, args, kwargs)
         self.call.rope = kwargs.get("position_embeddings") if self.reads else None
         return args, kwargs

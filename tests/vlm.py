@@ -5,7 +5,13 @@ import inspect
 import torch
 from models import sharpen, vision_config
 from qwen import Qwen, Qwen2
-from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+)
 from transformers.cache_utils import Cache
 
 from hf_vtp import vtp_stats
@@ -48,6 +54,32 @@ class Llava:
             model.model.language_model.embed_tokens.weight.normal_(std=0.5)
         model.generation_config.pad_token_id = PAD
         model.generation_config.suppress_tokens = [IMAGE]
+        return model.eval()
+
+    @staticmethod
+    def windowed(window, seed=0):
+        """The same over a Mistral, whose layers attend to `window` columns."""
+        torch.manual_seed(seed)
+        text = MistralConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=VOCAB,
+            sliding_window=window,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        config = LlavaConfig(
+            vision_config=vision_config(), text_config=text, image_token_id=IMAGE, vision_feature_layer=-2
+        )
+        model = sharpen(LlavaForConditionalGeneration._from_config(config))
+        with torch.no_grad():
+            model.lm_head.weight.normal_(std=0.5)
+            model.model.language_model.embed_tokens.weight.normal_(std=0.5)
+        model.generation_config.pad_token_id = PAD
         return model.eval()
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 
 import torch
@@ -162,6 +163,20 @@ class CLIPTower(Tower):
         self.own_configs = {}
 
 
+def refuse_callers(module: nn.Module, args: tuple) -> None:
+    """Raise ValueError if a model with placeholders runs this tower, which is pruned without it."""
+    frame = None if torch.compiler.is_compiling() else sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        config = getattr(caller, "config", None) if isinstance(caller, nn.Module) else None
+        if getattr(config, "image_token_id", None) is not None:
+            raise ValueError(
+                f"the vision tower alone is pruned, while {type(caller).__name__} needs a feature for every "
+                "placeholder; call remove_vtp(tower), then apply_vtp(model) on the whole model"
+            )
+        frame = frame.f_back
+
+
 @register_adapter("clip", "clip_vision_model")
 class CLIPAdapter(Adapter):
     """Tokens leave inside the vision encoder; the text tower is untouched."""
@@ -178,6 +193,8 @@ class CLIPAdapter(Adapter):
 
     def attach(self) -> None:
         super().attach()
+        if self.model is self.tower.module:
+            self.tower.handles.append(self.model.register_forward_pre_hook(refuse_callers))
         if hasattr(self.model, "classifier"):
             handle = self.tower.module.register_forward_hook(self.weigh_patches)
             self.tower.handles.append(handle)

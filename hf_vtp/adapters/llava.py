@@ -82,7 +82,9 @@ class LlavaAdapter(VLMAdapter):
         return self.tower.num_prefix_tokens if strategy == "full" else 0
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
-        patch, pixels = self.tower.module.config.patch_size, arguments["pixel_values"]
+        patch, pixels = self.tower.module.config.patch_size, arguments.get("pixel_values")
+        if pixels is None:
+            return {}
         count = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch) + self.prefix(arguments)
         return {"pixel_values": [count] * pixels.shape[0]}
 

@@ -15,6 +15,7 @@ from ..sequence import Condensed, Memory, condense, plain_memory
 from ..text import Text
 from ..tokens import take
 from ..tower import Tower
+from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
 
 
 @dataclass
@@ -72,14 +73,13 @@ class PromptReader:
         raise NotImplementedError(f"{type(self).__name__} must project tokens")
 
     def text_around(
-        self, arguments: dict, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict
+        self, media: dict, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict
     ) -> Text:
-        """The text of a call's new columns, whose mask is [B, n]."""
+        """The text of a call's new columns, whose mask is [B, n]; `media` as of `tokens_per_image`."""
         is_text, rows = mask != 0, {}
-        for name, counts in self.tokens_per_image(arguments).items():
+        for name, counts in media.items():
             is_text = is_text & ~placeholders[name]
             row = torch.nonzero(placeholders[name])[:, 0]
-            self.check_placeholders(name, len(row), sum(counts))
             rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
         index = places(is_text)
         text = take(embeds, index.clamp(min=0)) if ids is None else self.embed(take(ids, index.clamp(min=0)))
@@ -100,7 +100,9 @@ class PromptReader:
         text = embeds if ids is None else ids
         batch, n = text.shape[:2]
         past = self.cached(arguments)
-        if mask is None:
+        if mask is not None:
+            mask = (mask != 0).long()  # bool and float ones too
+        else:
             mask = torch.ones(
                 batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
             )
@@ -111,19 +113,21 @@ class PromptReader:
         else:
             memory = memory.rows(batch).upto(past)
         check_columns(mask, memory.length + n)
+        self.check_length(memory.length + n)
+        placeholders, media = self.placeholders(ids, embeds), self.tokens_per_image(arguments)
+        for name, counts in media.items():
+            self.check_placeholders(name, int(placeholders[name].sum()), sum(counts))
         positions = self.positions_of(arguments, memory, mask[:, -n:], generating)
-        placeholders = self.placeholders(ids, embeds)
-        if "text" in self.tower.needs and any(arguments.get(name) is not None for name in self.media):
-            self.tower.text = self.text_around(arguments, ids, embeds, mask[:, -n:], placeholders)
+        if "text" in self.tower.needs and media:
+            self.tower.call.text = self.text_around(media, ids, embeds, mask[:, -n:], placeholders)
         try:
             encoded = self.encode(arguments)
         finally:
-            self.tower.text = None
+            self.tower.call.text = None
         alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
         features = []
         for name, part in encoded.items():
             where = placeholders[name]
-            self.check_placeholders(name, int(where.sum()), len(part.kept))
             stays = where.masked_scatter(where, part.kept.to(where.device))
             order = stays.flatten().long().cumsum(dim=0).view_as(rows) - 1 + offset
             rows = torch.where(stays, order.to(rows.dtype), rows)
@@ -164,6 +168,10 @@ class PromptReader:
                 where[name] = (embeds == sample).all(dim=-1)
         return where
 
+    def check_length(self, columns: int) -> None:
+        """Raise NotImplementedError for more full columns than every language model layer attends to."""
+        refuse_beyond_window(columns, smallest_window(self.model))
+
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:
             raise ValueError(
@@ -195,17 +203,14 @@ class PromptReader:
 
     def refuse(self, arguments: dict) -> None:
         """Raise NotImplementedError for what cannot be supported, before any compute."""
-        if arguments.get("mm_encoder_outputs"):
-            raise NotImplementedError(
-                "images that are encoded already cannot be pruned; pass their pixel values instead"
-            )
+        refuse_encoded(arguments)
         if arguments.get("cache_implementation") == "paged":
             raise NotImplementedError(
                 "a paged cache cannot hold a pruned prompt; use generate with another cache"
             )
-        mask = arguments.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
-            raise NotImplementedError("pruning needs a 2-D attention_mask (1 = token, 0 = padding), or none")
+        refuse_masks(arguments.get("attention_mask"))
+        attention = self.model.config.get_text_config()._attn_implementation or ""
+        refuse_packed(arguments, attention, arguments.get(self.cache_name))
 
 
 def check_columns(mask: Tensor | None, expected: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor, nn
 
 from ..config import VTPConfig
@@ -43,22 +41,11 @@ class QwenAdapter(VLMAdapter):
         self.runs: list[Run] = []
         return cls(module, config, config.stages(depth, default, has_output=True))
 
-    def refuse(self, arguments: dict) -> None:
-        super().refuse(arguments)
-        config = arguments.get("generation_config") or getattr(self.model, "generation_config", None)
-        chunked = arguments.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
-        if chunked and Version(transformers.__version__) < Version("5.20"):
-            raise NotImplementedError(
-                "prefill_chunk_size needs Transformers 5.20 here (older ones cut positions); leave it out"
-            )
-
     def encode(self, arguments: dict) -> dict[str, Encoded]:
         encoded, runs = {}, []
         for name, encoder in self.encoders.items():
             if arguments.get(name) is None:
                 continue
-            if arguments.get(self.grids[name]) is None:
-                raise ValueError(f"{name} come without {self.grids[name]}; pass what the processor returned")
             if self.tower.call.text is not None:
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
             pixels, grid = (self.pixels(arguments, n) for n in (name, self.grids[name]))
@@ -75,6 +62,9 @@ class QwenAdapter(VLMAdapter):
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         size = self.inner.visual.spatial_merge_size**2
         there = {name: grid for name, grid in self.grids.items() if arguments.get(name) is not None}
+        for name, grid in there.items():
+            if arguments.get(grid) is None:
+                raise ValueError(f"{name} come without {grid}; pass what the processor returned")
         grids = {name: arguments[grid].tolist() for name, grid in there.items()}
         return {name: [t * h * w // size for t, h, w in grid] for name, grid in grids.items()}
 
@@ -100,13 +90,19 @@ class QwenAdapter(VLMAdapter):
             if generating:
                 self.inner.rope_deltas = torch.zeros_like(following)
             return place.expand(3, -1, -1), following.expand(3, -1, -1)
-        place, self.inner.rope_deltas = self.inner.get_rope_index(
-            ids,
-            types[:, -ids.shape[1] :],
-            **grids,
-            second_per_grid_ts=arguments.get("second_per_grid_ts"),
-            attention_mask=mask,
-        )
+        try:
+            place, self.inner.rope_deltas = self.inner.get_rope_index(
+                ids,
+                types[:, -ids.shape[1] :],
+                **grids,
+                second_per_grid_ts=arguments.get("second_per_grid_ts"),
+                attention_mask=mask,
+            )
+        except StopIteration:
+            raise ValueError(
+                "the prompt holds more groups of placeholders than images and videos; give a row of "
+                "image_grid_thw or video_grid_thw for each, as the processor does"
+            ) from None
         return place, (place.amax(dim=(0, 2))[:, None] + 1).expand(3, -1, -1)
 
     def generation_positions(self, memory: Memory) -> Tensor:
