@@ -6,7 +6,7 @@ from models import clip, clip_inputs
 from qwen import VIDEO
 from vlm import FAMILIES, Llava, Qwen
 
-from hf_vtp import verify
+from hf_vtp import verify as verify_fully
 from hf_vtp.verifying import differences
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
@@ -21,6 +21,10 @@ CONFIGS = {
     "merger of its own": dict(method="visionzip", layer=1, keep_ratio=0.4),
 }
 CLIP_CONFIGS = [name for name in CONFIGS if name not in ("output", "compact")]
+
+
+def verify(*args, **kwargs):
+    return verify_fully(*args, max_new_tokens=3, **kwargs)
 
 
 def verdicts(report):
@@ -63,7 +67,7 @@ def test_all_checks_hold_on_llava(config):
 def test_all_checks_hold_on_qwen(config):
     report = verify(Qwen.model(), Qwen.inputs(), **CONFIGS[config])
     assert_all_hold(report, "absorbed")
-    assert report["generate"].detail.startswith("24 of 24 tokens")
+    assert report["generate"].detail.startswith("9 of 9 tokens")
 
 
 @pytest.mark.parametrize("config", ["absorb", "adaptive"])
@@ -98,7 +102,7 @@ def test_rows_padded_on_the_right_are_checked_but_not_generated_from():
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
 def test_a_prompt_that_ends_in_an_image_is_checked_but_not_generated_from(family):
-    report = verify(FAMILIES[family].model(), FAMILIES[family].ending_in_an_image(), layer=1, **DROP)
+    report = verify(FAMILIES[family].model(), FAMILIES[family].ending_in_an_image(), **DROP)
     assert_all_hold(report, "absorbed", "generate")
     assert "ends in a placeholder" in report["generate"].detail
 

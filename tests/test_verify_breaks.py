@@ -7,7 +7,8 @@ import torch
 from models import clip, clip_inputs, state
 from vlm import Llava, Qwen
 
-from hf_vtp import pruner, verify
+from hf_vtp import pruner
+from hf_vtp import verify as verify_fully
 from hf_vtp.adapters import clip as clip_adapter
 from hf_vtp.adapters import prompts, vlm
 from hf_vtp.tower import LayerHooks, Tower
@@ -15,6 +16,10 @@ from hf_vtp.verifying.full_tower import FULL
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 DROP = dict(method="qk_topk", keep_ratio=0.5)
+
+
+def verify(*args, **kwargs):
+    return verify_fully(*args, max_new_tokens=3, **kwargs)
 
 
 def verdicts(report):

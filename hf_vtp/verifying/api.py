@@ -65,7 +65,7 @@ def verify(
     prompt. `tolerance` is how large it may be; without one it may be four times what rounding was seen to
     make of the unpruned model (the checks called rounding), within limits by precision:
 
-        float32 1e-4 to 1e-3, TF32 and float16 2e-3 to 3e-2, bfloat16 1e-2 to 1.5e-1
+        float32 and wider 1e-4 to 1e-3, TF32 and float16 2e-3 to 3e-2, bfloat16 1e-2 to 1.5e-1
 
     "undo" and "ratio 1.0" must be equal to the bit. A check that raises does not hold; its row says what was
     raised.
@@ -124,6 +124,7 @@ def untouched(root: nn.Module) -> Iterator[None]:
         before = Footprint(root)
         try:
             root.eval()
+            root.config.return_dict = True  # not tuples, whose places are not names
             with torch.no_grad():
                 yield
         finally:

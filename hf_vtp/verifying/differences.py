@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 # Relative, by what a model runs in: the bound that always holds, and the widest that rounding may ask for.
 TOLERANCE = {
-    "float64": (1e-9, 1e-7),
+    "float64": (1e-4, 1e-3),  # rotary positions, norms and scores are in float32 all the same
     "float32": (1e-4, 1e-3),
     "tf32": (2e-3, 3e-2),
     "float16": (2e-3, 3e-2),
