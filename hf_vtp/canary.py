@@ -18,7 +18,7 @@ from torch import nn
 TESTED = ("5.12.0", "5.24.0")  # the oldest and the newest Transformers that the tests run on; said here only
 CHECKS = ("ratio 1.0", "tower", "prompt", "generate")  # of hf_vtp.verify
 
-_passed: set[type] = set()  # model classes, in this process
+_passed: set[tuple] = set()  # model classes with their language models' types, in this process
 _lock = threading.RLock()
 _running = threading.local()  # the canary itself applies pruning
 
@@ -39,9 +39,10 @@ def check(model: nn.Module) -> None:
     version = transformers.__version__
     if tested(version) or getattr(_running, "now", False):
         return
-    kind = transformers_class(model)
+    kind, text = transformers_class(model), getattr(model.config, "text_config", None)
+    code = (kind, getattr(text, "model_type", None))
     with _lock:
-        if kind in _passed:
+        if code in _passed:
             return
         _running.now = True
         try:
@@ -55,7 +56,7 @@ def check(model: nn.Module) -> None:
                 f"here pruning a tiny {kind.__name__} goes wrong ({wrong}); install "
                 f"transformers~={TESTED[1]} or report this"
             )
-        _passed.add(kind)
+        _passed.add(code)
 
 
 def transformers_class(model: nn.Module) -> type:

@@ -26,13 +26,16 @@ def tiny(kind: type[nn.Module], config: object) -> tuple[nn.Module, dict[str, Te
     """A tiny model of a class, on the CPU and in eval mode, and a batch for it.
 
     `config` is that of a model of full size, whose family and language model are taken over. None for a
-    family without a recipe.
+    family or a vision tower without a recipe.
     """
     recipe = RECIPES.get(config.model_type)
     if recipe is None:
         return None
     numbers = torch.Generator().manual_seed(0)
-    changes, inputs = recipe(config, numbers)
+    made = recipe(config, numbers)
+    if made is None:
+        return None
+    changes, inputs = made
     model = kind(type(config)(**changes)).float().eval()
     with torch.no_grad():
         for (
@@ -57,7 +60,9 @@ def _clip(config, numbers: torch.Generator) -> tuple[dict, dict]:
     return {"text_config": dict(text, **ends), "vision_config": changes, "projection_dim": 8}, inputs
 
 
-def _llava(config, numbers: torch.Generator) -> tuple[dict, dict]:
+def _llava(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
+    if config.vision_config.model_type != "clip_vision_model":
+        return None  # apply_vtp refuses other towers
     changes = {
         "vision_config": dict(VISION, model_type=config.vision_config.model_type),
         "text_config": dict(TEXT, model_type=config.text_config.model_type),

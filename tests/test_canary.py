@@ -84,7 +84,8 @@ def test_every_supported_family_has_a_recipe():
 def test_every_check_applies_to_the_tiny_models_that_it_can_apply_to(name):
     model = MODELS[name]()
     made, inputs = tiny.tiny(type(model), model.config)
-    found = {check.name: check.holds for check in verify(made, inputs, layer=0, method="qk_topk").checks}
+    told = dict(layer=0, method="qk_topk", max_new_tokens=2)
+    found = {check.name: check.holds for check in verify(made, inputs, **told).checks}
     assert False not in found.values() and found["tower"] and found["ratio 1.0"]
     assert found["prompt"] is (
         True if hasattr(model, "language_model") or hasattr(model, "lm_head") else None
@@ -217,3 +218,27 @@ def test_a_full_model_of_the_family_is_never_touched_by_the_song(untested):
     before = [p._version for p in model.parameters()]
     apply_vtp(model, keep_ratio=1.0)
     assert [p._version for p in model.parameters()] == before and same(model(**inputs).logits, plain.logits)
+
+
+@pytest.mark.parametrize("text", ["mistral", "qwen2", "gemma2"])
+def test_the_tiny_llava_has_the_language_model_of_the_one_at_hand(text, untested, sung):
+    config = Llava.model().config
+    sizes = dict(tiny.TEXT, head_dim=8, vocab_size=97)
+    config = type(config)(
+        vision_config=config.vision_config, text_config=dict(sizes, model_type=text), image_token_id=90
+    )
+    model = transformers.LlavaForConditionalGeneration(config)
+    apply_vtp(Llava.model())
+    apply_vtp(model)
+    assert len(sung) == 2  # another language model is other code
+    made, _ = tiny.tiny(type(model), model.config)
+    assert made.config.text_config.model_type == text
+
+
+def test_a_tower_that_cannot_be_pruned_is_refused_as_such(untested):
+    vision = transformers.SiglipVisionConfig(**{**tiny.SIZES, "image_size": 16, "patch_size": 4})
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=dict(tiny.TEXT, model_type="llama"), image_token_id=tiny.IMAGE
+    )
+    with pytest.raises(ValueError, match="siglip_vision_model.* cannot be pruned"):
+        apply_vtp(transformers.LlavaForConditionalGeneration(config))

@@ -22,7 +22,7 @@ def verdicts(report):
     return {v: {c.name for c in report.checks if c.holds is v} for v in (True, False, None)}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
 def test_an_unpruned_model_is_as_it_was(family):
     model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs((1, 2))
     model.train()
@@ -30,7 +30,7 @@ def test_an_unpruned_model_is_as_it_was(family):
     before, flags = state(model), [m.training for m in model.modules()]
     kept = {name: vars(model).get(name) for name in ("config", "generation_config")}
     config = dict(vars(model.config))
-    verify(model, inputs, **DROP)
+    verify(model, inputs, max_new_tokens=2, **DROP)
     assert state(model) == before and flags == [m.training for m in model.modules()]
     assert all(vars(model).get(name) is value for name, value in kept.items())
     assert vars(model.config) == config and applied(model) is None
@@ -43,12 +43,12 @@ def test_a_pruned_model_is_verified_as_it_is_and_pruned_the_same_afterwards():
     model(**inputs)
     adapter, before, deltas = applied(model), state(model), model.model.rope_deltas
     kept, output = vtp_stats(model).keep_indices, model(**inputs)
-    report = verify(model, Qwen.inputs((2,)))
+    report = verify(model, Qwen.inputs((1,)), max_new_tokens=2)
     assert report.config["method"] == "qk_topk" and report.config["keep_ratio"] == 0.5 and report.holds
     assert applied(model) is adapter and state(model) == before and model.model.rope_deltas is not None
     assert deltas.shape == model.model.rope_deltas.shape
     assert all(map(torch.equal, vtp_stats(model).keep_indices, kept)) and same(model(**inputs), output)
-    other = verify(model, inputs, keep_ratio=0.25)
+    other = verify(model, inputs, max_new_tokens=1, keep_ratio=0.25)
     assert other.config["keep_ratio"] == 0.25 and applied(model) is adapter
 
 
@@ -79,7 +79,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
 def test_logits_of_a_whole_prompt_are_never_there_at_once(family, monkeypatch):
-    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs((2, 3))
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs((1, 2))
     rows, columns = inputs["input_ids"].shape
     vocabulary = model.lm_head.out_features
     monkeypatch.setattr(checks, "LOGITS", 16 * vocabulary)

@@ -7,6 +7,7 @@ from load_script import SCRIPTS, script
 from PIL import Image
 
 from hf_vtp.measure.cli import run
+from hf_vtp.verifying import inputs
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
@@ -43,7 +44,8 @@ def test_the_script_checks_a_folder_and_writes_what_it_prints(name, pictures, ca
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl-tiny", "llava-tiny"])
-def test_the_script_makes_random_weights_of_a_named_geometry(name, capsys):
+def test_the_script_makes_random_weights_of_a_named_geometry(name, capsys, monkeypatch):
+    monkeypatch.setattr(inputs, "VISUAL_TOKENS", 16)
     told = ["--weights", "random", "--device", "cpu", "--new-tokens", "2", "--keep-ratio", "0.7", "0.4"]
     code, _, line, _ = command(capsys, "--model", name, *told, "--layer", "0,1")
     assert code == 0 and line["holds"] and line["config"]["keep_ratio"] == [0.7, 0.4]

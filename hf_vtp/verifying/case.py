@@ -64,7 +64,7 @@ class Case:
         self.inputs = {
             name: x.to(device) if isinstance(x, Tensor) and device.type != "meta" else x
             for name, x in inputs.items()
-            if x is not None
+            if x is not None and name != "labels"  # of whole prompts, whose logits are not made
         }
 
     @property

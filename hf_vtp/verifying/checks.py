@@ -49,7 +49,8 @@ def tower_rounding(case: Measured) -> Outcome:
 
 
 def tower(case: Measured) -> Outcome:
-    if case.weighs and _reference_of(case).takes_weights:
+    kind = _reference_of(case)
+    if case.weighs and kind.takes_weights:
         raise NotApplicable(f"merger {case.merger!r} weighs groups by their size, see the check 'absorbed'")
     return _tower_at_full_length(case)
 
@@ -122,7 +123,6 @@ def needs_prompt(case: Measured) -> None:
         raise NotApplicable(f"{type(case.model).__name__} has no language model behind its tower")
     if "input_ids" not in case.inputs:
         raise NotApplicable("the inputs hold no input_ids")
-    _reference_of(case)
 
 
 def _reference_of(case: Measured) -> type[FullTower]:

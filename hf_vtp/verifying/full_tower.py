@@ -196,9 +196,10 @@ class FullQwen(FullTower):
             seen = alive[start:stop]
             if not seen.any():
                 continue  # all of them left: whatever they become is read by nobody
-            q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
-            mask = seen.expand(1, 1, stop - start, -1)
-            mixed[start:stop] = scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
+            # the living keys alone are what a mask would leave of all, without a mask of L × L numbers
+            q, k, v = query[start:stop], key[start:stop][seen], value[start:stop][seen]
+            q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, H, L or living, d]
+            mixed[start:stop] = scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
         return module.proj(mixed.flatten(1))
 
 

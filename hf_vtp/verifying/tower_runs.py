@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..stats import PER_IMAGE, StageStats
 from .case import Case, Seen, after
-from .full_tower import FullTower, full_tower
+from .full_tower import full_tower
 
 
 def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
@@ -23,7 +23,7 @@ def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
         images = range(first, first + len(encoding.features))
         first = images.stop
         encode = getattr(case.inner, encoding.encoder)
-        with reference(case, pruned, run, images).installed():
+        with masking(case, pruned, run, images):
             features += list(encode(*encoding.args, **encoding.kwargs).pooler_output)
     return features
 
@@ -31,19 +31,22 @@ def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
 def full_outputs(case: Case, pruned: Seen | None) -> Seen:
     """The same of a model without a language model: a forward of the whole of it."""
     images = range(len(case.baseline.last_layer))
-    full = reference(case, pruned, 0, images)
     with ExitStack() as stack:
-        stack.enter_context(full.installed())
-        if pruned is not None and hasattr(case.model, "classifier") and not full.replicates:
+        stack.enter_context(masking(case, pruned, 0, images))
+        if (
+            pruned is not None
+            and hasattr(case.model, "classifier")
+            and not (case.weighs and full_tower(case.tower).takes_weights)
+        ):
             stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats.stages[-1])))
         return case.look(case.inputs)
 
 
-def reference(case: Case, pruned: Seen | None, run: int, images: range) -> FullTower:
-    """The hooks for one run of the tower over some of the images."""
+def masking(case: Case, pruned: Seen | None, run: int, images: range) -> AbstractContextManager:
+    """What masks, in one run of the tower over some of the images, what `pruned` dropped of them."""
     kind = full_tower(case.tower)
     if pruned is None:
-        return kind(case.tower, [], case.weighs, {})
+        return kind(case.tower, [], False, {}).installed() if kind else nullcontext()
     stages = [
         replace(stage, **{name: getattr(stage, name)[images.start : images.stop] for name in PER_IMAGE})
         for stage in pruned.stats.stages
@@ -52,7 +55,7 @@ def reference(case: Case, pruned: Seen | None, run: int, images: range) -> FullT
     for stage in stages:
         if stage.layer in contents:
             contents[stage.layer] = _without_padding(case, contents[stage.layer], stage)
-    return kind(case.tower, stages, case.weighs, contents)
+    return kind(case.tower, stages, case.weighs, contents).installed()
 
 
 def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
