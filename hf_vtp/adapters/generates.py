@@ -90,7 +90,7 @@ class Generates(PromptReader):
         told |= self.columns(kwargs, reading.memory)
         full = None
         if "input_ids" in given:
-            full = FullIds(given["input_ids"], told["input_ids"].shape[1])
+            full = FullIds(given["input_ids"], told["input_ids"].shape[1], mask)
             told = speak_full(told, full)
         dropped = n - told[next(iter(given))].shape[1]
         told = shorten(told, self.model.generation_config, dropped)
