@@ -281,6 +281,8 @@ def test_a_pruned_assistant_is_refused_by_name(family):
     refused(
         lambda: model.generate(**inputs, assistant_model=other, **call), model, "assistant_model is pruned"
     )
+    wrapped = torch.nn.ModuleDict({"model": model})
+    refused(lambda: model.generate(**inputs, assistant_model=wrapped, **call), model, "its own assistant")
     with pytest.raises(NotImplementedError, match="assistant_model is pruned"):
         family.model().generate(**inputs, assistant_model=other, **call)
 
