@@ -67,14 +67,15 @@ class MergeLists:
         own = {id(item) for item in custom_list}
         full = [id(item) in own or type(item).__name__ in BY_CONTENT for item in merged]
         pairs = zip(merged, full, strict=True)
-        return type(merged)(WithFullIds(item, call.full) if shown else item for item, shown in pairs)
+        return type(merged)(call.full.show(item) if shown else item for item, shown in pairs)
 
 
 class FullIds:
     """Turns the ids that `generate` works with into those the caller knows."""
 
-    def __init__(self, prompt: Tensor, condensed_length: int):
+    def __init__(self, prompt: Tensor, condensed_length: int, mask: Tensor):
         self.prompt = prompt  # [B, n]
+        self.padding = (mask != 0).int().argmax(dim=1)  # [B] columns before the first token of the prompt
         self.condensed_length = condensed_length
         self.dropped = prompt.shape[1] - condensed_length
 
@@ -82,6 +83,14 @@ class FullIds:
         """[B · beams, m + new] to [B · beams, n + new]"""
         prompt = self.prompt.to(ids.device).repeat_interleave(ids.shape[0] // self.prompt.shape[0], dim=0)
         return torch.cat([prompt, ids[:, self.condensed_length :]], dim=-1)
+
+    def show(self, item: Callable) -> Callable:
+        """A logits processor or a stopping criterion that gets full ids from now on."""
+        ignored = getattr(item, "prompt_ignore_length", None)
+        if isinstance(ignored, Tensor):  # the padding that `generate` found in the condensed prompt
+            item = copy.copy(item)
+            item.prompt_ignore_length = self.padding.repeat_interleave(len(ignored) // len(self.padding))
+        return WithFullIds(item, self)
 
     def row(self, b: int, ids: Tensor) -> Tensor:
         """[m + new] to [n + new] for a sequence of the batch's row b"""

@@ -1,6 +1,7 @@
 """A stage runs in every tower that calls its layers, however it does; one that did not run is an error."""
 
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -50,6 +51,21 @@ def test_a_tower_that_hands_no_arguments_to_its_layers_prunes_all_the_same(metho
     assert torch.equal(found.last_hidden_state, output.last_hidden_state)
     assert vtp_stats(model).num_kept == vtp_stats(expected).num_kept != vtp_stats(model).num_tokens
     model.encoder.layers[0](torch.randn(1, 37, 32), None)  # a layer alone is none of ours
+
+
+@pytest.mark.parametrize("method", ["vtp", "flowcut", "prumerge", "tome"])
+def test_threads_get_what_they_get_one_after_the_other(method):
+    model = apply_vtp(clip_vision(), method=method, keep_ratio=0.4)
+    batches = [pixels(batch, seed=batch) for batch in (1, 2, 3, 4)]
+    alone = [model(batch) for batch in batches]
+
+    def work(i):
+        with torch.no_grad():
+            return model(batches[i % 4])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(same(found, alone[i % 4]) for i, found in enumerate(pool.map(work, range(40))))
+    assert len(vtp_stats(model).num_kept) in (1, 2, 3, 4)
 
 
 def test_a_stage_that_did_not_run_is_an_error():

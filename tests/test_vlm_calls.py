@@ -170,11 +170,14 @@ def test_positional_arguments_of_generate_are_translated(family):
 )
 def test_processors_act_on_the_prompt_that_the_caller_knows(family, call):
     model, inputs = apply_vtp(family.model(), keep_ratio=0.3), family.inputs((1, 2))
-    call = dict(max_new_tokens=9) | call
+    call = dict(max_new_tokens=9, output_scores=True, return_dict_in_generate=True) | call
     output = model.generate(**inputs, **call)
     model(**inputs)
     full = family.reference(model, inputs, generating=True)
-    assert torch.equal(output, family.model().generate(inputs["input_ids"], **full, **call))
+    twin = family.model().generate(inputs["input_ids"], **full, **call)
+    assert torch.equal(output.sequences, twin.sequences)
+    for found, expected in zip(output.scores, twin.scores, strict=True):
+        torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_a_callers_processor_replaces_the_default_of_its_class(family):
@@ -278,6 +281,8 @@ def test_a_pruned_assistant_is_refused_by_name(family):
     refused(
         lambda: model.generate(**inputs, assistant_model=other, **call), model, "assistant_model is pruned"
     )
+    wrapped = torch.nn.ModuleDict({"model": model})
+    refused(lambda: model.generate(**inputs, assistant_model=wrapped, **call), model, "its own assistant")
     with pytest.raises(NotImplementedError, match="assistant_model is pruned"):
         family.model().generate(**inputs, assistant_model=other, **call)
 

@@ -16,6 +16,8 @@ from ..sequence import MEMORY, Condensed, Memory, remembered, spread
 from .prompts import PromptReader, Reading, put
 from .refusals import refuse_assistants, refuse_assisting, refuse_prompt_learning
 
+DEFAULT_NEW_TOKENS = 20  # what `generate` adds where nobody says how many
+
 
 @dataclass
 class Call:
@@ -90,7 +92,7 @@ class Generates(PromptReader):
         told |= self.columns(kwargs, reading.memory)
         full = None
         if "input_ids" in given:
-            full = FullIds(given["input_ids"], told["input_ids"].shape[1])
+            full = FullIds(given["input_ids"], told["input_ids"].shape[1], mask)
             told = speak_full(told, full)
         dropped = n - told[next(iter(given))].shape[1]
         told = shorten(told, self.model.generation_config, dropped)
@@ -159,8 +161,8 @@ class Generates(PromptReader):
     def new_tokens(self, kwargs: dict, n: int) -> int:
         """The most tokens that `generate` can add to a prompt of `n` columns."""
         new = setting(self.model, kwargs, "max_new_tokens")
-        longest = setting(self.model, kwargs, "max_length")
-        return new if new is not None else 0 if longest is None else max(0, longest - n)
+        longest = setting(self.model, kwargs, "max_length") or 0
+        return max(DEFAULT_NEW_TOKENS, longest - n) if new is None else new
 
     def generation_mask(self, given: dict, kwargs: dict) -> Tensor:
         """The mask that `generate` works with: the caller's, or the one it would make itself."""

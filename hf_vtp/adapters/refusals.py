@@ -67,12 +67,13 @@ def refuse_beyond_window(columns: int, window: int | None) -> None:
 def refuse_assistants(model: nn.Module, kwargs: dict) -> None:
     """Assisted decoding by a pruned model, whose prompt is shortened already when its turn comes."""
     assistant = kwargs.get("assistant_model")
-    if setting(model, kwargs, "assistant_early_exit") is not None or assistant is model:
+    parts = list(assistant.modules()) if isinstance(assistant, nn.Module) else []  # of wrappers, too
+    if setting(model, kwargs, "assistant_early_exit") is not None or any(part is model for part in parts):
         raise NotImplementedError(
             "a pruned model cannot be its own assistant (assistant_model, assistant_early_exit); pass "
             "another model, or prompt_lookup_num_tokens"
         )
-    if assistant is not None and isinstance(vars(assistant).get("generate"), Generate):
+    if any(isinstance(vars(part).get("generate"), Generate) for part in parts):
         raise NotImplementedError("the assistant_model is pruned; call remove_vtp(assistant_model) first")
 
 
