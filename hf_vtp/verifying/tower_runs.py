@@ -33,11 +33,8 @@ def full_outputs(case: Case, pruned: Seen | None) -> Seen:
     images = range(len(case.baseline.last_layer))
     with ExitStack() as stack:
         stack.enter_context(masking(case, pruned, 0, images))
-        if (
-            pruned is not None
-            and hasattr(case.model, "classifier")
-            and not (case.weighs and full_tower(case.tower).takes_weights)
-        ):
+        replicated = pruned is None or (case.weighs and full_tower(case.tower).takes_weights)
+        if hasattr(case.model, "classifier") and not replicated:
             stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats.stages[-1])))
         return case.look(case.inputs)
 
