@@ -25,7 +25,7 @@ MODELS = {
 @pytest.fixture
 def untested(monkeypatch):
     """A Transformers of a later minor than the newest tested, and a process in which no canary sang."""
-    monkeypatch.setattr(transformers, "__version__", "5.99.0")
+    monkeypatch.setattr(canary.transformers, "__version__", "5.99.0")  # importing may make the module anew
     monkeypatch.setattr(canary, "_passed", set())
 
 
@@ -153,7 +153,7 @@ def test_a_pruned_model_stays_pruned_where_the_canary_refuses(untested, monkeypa
     assert applied(model) is adapter and same(model(**inputs), output)
 
 
-def test_it_works_in_any_surroundings_and_leaves_them_as_they_were(untested, monkeypatch):
+def test_it_works_in_any_surroundings_and_leaves_them_as_they_were(untested, sung):
     model = Llava.model()
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -168,7 +168,7 @@ def test_it_works_in_any_surroundings_and_leaves_them_as_they_were(untested, mon
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
-    assert torch.equal(torch.rand(2), expected) and torch.is_grad_enabled()
+    assert torch.equal(torch.rand(2), expected) and torch.is_grad_enabled() and len(sung) == 1
 
 
 def test_a_model_on_the_meta_device_is_preceded_by_one_on_the_cpu(untested, sung):
