@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     p = cli.Parser(prog="demo.py", description=__doc__.splitlines()[0])
     p.add_argument("--model", default="llava", help="clip, llava, qwen2_5_vl, a folder or a name on the Hub")
     p.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
-    p.add_argument("--port", type=cli.count, help="default: the first free one from 7860")
+    p.add_argument("--port", type=cli.port, help="default: the first free one from 7860")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
     return p
 

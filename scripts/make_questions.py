@@ -28,7 +28,7 @@ def parse(argv: list[str]):
     parser.add_argument("--out", required=True, help="the .jsonl file, in --data or above it")
     parser.add_argument("--num", type=cli.count, default=2000, help="a multiple of the classes (2000)")
     parser.add_argument("--skip", type=int, default=0, help="images of every class to pass over (0)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=cli.seed, default=0)
     return parser.parse_args(argv)
 
 

@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     if (args.space is None) == (args.to is None):
         raise cli.UsageError("give either the Space's name, user/name, or --to with a folder")
     if args.to is not None:
-        folder = Path(args.to)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder = cli.folder(args.to, "--to")
+        if folder.is_dir() and any(folder.iterdir()):
             raise cli.UsageError(f"{folder} is there already; give a new folder")
         lay_out(folder)
         print(f"wrote {folder}; python {folder / 'app.py'} opens it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -99,6 +100,13 @@ def decoded(item: Item) -> Image.Image | None:
         return upright_rgb(item.opener())
     except BROKEN:
         return None
+
+
+def content(image: Image.Image | None) -> str | None:
+    """A hash of what a decoded image shows, whatever its file is called; None of a broken one."""
+    if image is None:
+        return None
+    return hashlib.sha256(f"{image.width} x {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def _labelled(loaded) -> str | None:

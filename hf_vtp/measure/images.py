@@ -15,13 +15,14 @@ from pathlib import Path
 from PIL import Image
 
 from .cli import UsageError, first_sentence, require
-from .decode import BROKEN, upright_rgb
+from .decode import BROKEN, MOST_BYTES, upright_rgb
 
 PHOTOGRAPHS = (  # of what the scikit-image wheel ships; masks, drawings and one of each stereo pair left out
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "page.png"),
     *("retina.jpg", "rocket.jpg"),
 )
+ENCRYPTED = 1  # in a member's flags
 Opener = Callable[[], Image.Image]
 
 
@@ -109,7 +110,7 @@ def _members(paths: list[Path], folder: Path) -> list[tuple[str, Opener]]:
     for path in paths:
         try:
             archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except BROKEN as error:
             raise UsageError(f"{path} cannot be read: {first_sentence(error)}") from None
         for name in sorted(archive.namelist()):
             if Path(name).suffix.lower() in _suffixes() and not Path(name).name.startswith("."):
@@ -118,4 +119,15 @@ def _members(paths: list[Path], folder: Path) -> list[tuple[str, Opener]]:
 
 
 def _open_member(archive: zipfile.ZipFile, name: str) -> Image.Image:
-    return Image.open(io.BytesIO(archive.read(name)))
+    """The image of a member; raises OSError for one that is encrypted, too large or packed in another way."""
+    member = archive.getinfo(name)
+    if member.flag_bits & ENCRYPTED:
+        raise OSError("it is encrypted")
+    if member.file_size > MOST_BYTES:
+        raise OSError(f"it is larger than {MOST_BYTES // 2**20} MiB")
+    try:
+        with archive.open(member) as file:
+            data = file.read(MOST_BYTES)
+    except Exception as error:  # every way of packing has its own
+        raise OSError(first_sentence(error)) from None
+    return Image.open(io.BytesIO(data))

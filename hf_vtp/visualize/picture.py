@@ -9,10 +9,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from ..measure.cli import UsageError, first_sentence
-from ..measure.decode import BROKEN, upright_rgb
+from ..measure.decode import BROKEN, MOST_BYTES, upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 50_000_000
 MOST_STRETCH = 200  # longer by shorter side: some models enlarge the shorter one, Qwen refuses more
 
