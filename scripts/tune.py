@@ -25,7 +25,7 @@ from hf_vtp.evaluation.vlm import load_model
 from hf_vtp.hub import NAME
 from hf_vtp.measure import cli, clip, report
 from hf_vtp.measure.cli import UsageError
-from hf_vtp.measure.hub import load
+from hf_vtp.measure.hub import load, without_code
 from hf_vtp.measure.images import find_images
 from hf_vtp.measure.script_vlm import layer
 from hf_vtp.tuning import tune
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     found = find_images(args.images)
-    config = load(args.model, AutoConfig.from_pretrained, INSTEAD)
+    config = load(args.model, without_code(AutoConfig), INSTEAD)
     make = _clip if config.model_type in clip.CONFIGS else _vlm
     model, images = make(args, found, dtype, device)
     names = ("by", "confidence", "budget", "batch_size", "rounds", "seed", "positions", "max_new_tokens")

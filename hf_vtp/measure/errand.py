@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from . import clip
 from .card_kinds import TASKS
 from .cli import UsageError
 from .geometry import GEOMETRIES, named_config
-from .hub import load
+from .hub import load, without_code
 
 INSTEAD = "give --weights random for a geometry known by name, or a local folder"
 FAMILIES = {"clip_vision_model": "clip"}  # of model types that are not their family's name
@@ -37,7 +36,7 @@ def model_config(name: str, weights: str) -> PreTrainedConfig:
             known = ", ".join([*clip.GEOMETRIES, *(n for table in GEOMETRIES.values() for n in table)])
             raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
         return named_config(named, name)
-    return load(name, partial(AutoConfig.from_pretrained, trust_remote_code=False), INSTEAD)
+    return load(name, without_code(AutoConfig), INSTEAD)
 
 
 def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPConfig:

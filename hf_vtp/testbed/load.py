@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ..measure.cli import UsageError
+from ..measure.hub import without_code
 from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
 from .tokenizer import IMAGE, VISION_END, VISION_START, make_tokenizer
@@ -59,12 +60,12 @@ def load(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UsageError(f"there is no model in {folder}; give a folder that scripts/testbed/train.py wrote")
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = without_code(AutoConfig)(folder).model_type
     if kind not in CLASSES_OF:
         raise UsageError(f"{folder} holds a model of type {kind!r}; choose from {', '.join(CLASSES_OF)}")
     model_class, processor_class = CLASSES_OF[kind]
     model = model_class.from_pretrained(folder, dtype=dtype).to(device).eval()
-    return Testbed(model, processor_class.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    return Testbed(model, processor_class.from_pretrained(folder), without_code(AutoTokenizer)(folder))
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:

@@ -102,7 +102,7 @@ def tune(
     reads_text = adapter_for(root).reads_text
     if reads_text and not hasattr(root, "generate"):
         raise TypeError(f"{type(root).__name__} writes no answers; give the model with its language head")
-    base = VTPConfig(keep_ratio=1.0).replace(**fields)
+    base = VTPConfig().replace(**fields).replace(keep_ratio=1.0)  # what is returned if nothing is found
     candidates = make_candidates(root, methods, layers, schedules, base)
     items = make_items(images, questions, reads_text)
     parts = _parts(items, seed, processor, batch_size, reads_text)

@@ -50,8 +50,9 @@ def draw_kept(
             Without it a single picture comes back at its own size.
         scale: pictures are drawn so many times as large, for small ones.
 
-    Raises ValueError for an image, a stage or a scale that there is not, for no pixels, scores of NaN, more pictures than were seen at
-    that place, and where the processor is needed; TypeError for what is no picture or no VTPStats.
+    Raises ValueError for an image, a stage or a scale that there is not, for more pictures than were seen at
+    that place or one without pixels, for a heat map of NaN, and where the processor is needed; TypeError for
+    what is no picture or no VTPStats.
     """
     if not isinstance(stats, VTPStats):
         raise TypeError(f"stats must be what vtp_stats(model) returns, not {type(stats).__name__}")
@@ -63,8 +64,8 @@ def draw_kept(
     for view in found if heat_map else ():
         if view.num_nan:
             raise ValueError(
-                f"{view.num_nan} scores after layer {view.layer} are NaN, of which there is no heat map; look "
-                "for NaN in the model's weights or the pixel values"
+                f"{view.num_nan} scores after layer {view.layer} are NaN, of which there is no heat map; "
+                "look for NaN in the model's weights or the pixel values"
             )
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number of at least 1, not {scale!r}")

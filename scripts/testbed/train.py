@@ -38,7 +38,9 @@ def parse(argv: list[str]):
         "--num-eval", type=cli.count, default=1000, help="fresh test scenes for the card (1000)"
     )
     parser.add_argument(
-        "--workers", type=cli.threads, help="processes that draw scenes; default: 1, or one a core beside a GPU"
+        "--workers",
+        type=cli.threads,
+        help="processes that draw scenes; default: 1, or one a core beside a GPU",
     )
     parser.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
     parser.add_argument(
