@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -23,7 +24,7 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
-from ..measure.cli import UsageError
+from ..measure.cli import UsageError, first_sentence
 from ..measure.hub import without_code
 from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
@@ -71,7 +72,10 @@ def load(
 def save(model: PreTrainedModel, folder: Path) -> None:
     """Weights in float16, configs, tokenizer and image processor, each file below 2 MiB."""
     model.set_attn_implementation("sdpa")
-    model.half().save_pretrained(folder, max_shard_size=SHARD)
+    try:
+        model.half().save_pretrained(folder, max_shard_size=SHARD)
+    except SafetensorError as error:  # a full disk
+        raise UsageError(f"{folder} cannot be written ({first_sentence(error)})") from None
     model.float()
     even = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     kind = model.config.model_type

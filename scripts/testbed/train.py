@@ -69,6 +69,9 @@ def main(argv: list[str]) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cli.UsageError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
+    for file in (*out.iterdir(), *run.iterdir()):
+        if not file.is_dir():
+            cli.writable(str(file))  # what is no regular file would be written into, or waited for
     workers = args.workers or (1 if device.type == "cpu" else os.cpu_count())
     trained = train(args.model, recipe, run, device, args.seed, clip and clip.model, workers, args.compile)
     save(trained.model, out)
