@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +76,7 @@ def open_images(
     Columns are found by their kind or name unless named here; `classes` are the names of labels that are
     numbers without any. Raises UsageError for what cannot be read, or has no such column.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
         raise UsageError(
             f"there is no folder {source}; give a folder, a file or a dataset's name with --data"

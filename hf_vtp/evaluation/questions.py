@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,7 @@ def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> lis
     Fields or columns: `image`, `question`, `answers` (a text, a list of them, or VQA's list of dicts) and
     perhaps `id`, else the place counts.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     rows = _lines(path) if path.suffix.lower() == ".jsonl" else _rows(source, path, split)
     found, seen = [], set()
     for index, (row, opener) in enumerate(rows):

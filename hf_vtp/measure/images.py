@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +72,7 @@ def find_images(source: str | None) -> Images:
         require("scikit-image")
         folder = Path(importlib.util.find_spec("skimage").origin).parent / "data"
         return _images("scikit-image's photographs", _files([folder / name for name in PHOTOGRAPHS], folder))
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         if not files:
@@ -88,7 +89,7 @@ def find_images(source: str | None) -> Images:
             return _images(source, entries_of(found, path))
     from .image_dataset import entries  # imports `datasets`, which measuring on a folder does not need
 
-    return Images(source, entries(source, Path(source).expanduser()))
+    return Images(source, entries(source, Path(os.path.expanduser(source))))
 
 
 def _images(source: str, entries: list[tuple[str, Opener]]) -> Images:
