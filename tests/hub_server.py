@@ -27,8 +27,8 @@ class Hub(ThreadingHTTPServer):
 
     A request is broken "before" it is read to its end, or "after" it was carried out but not answered; each
     entry breaks one request. `answers`: (regex, (status, body, headers)) of requests to answer so instead; a
-    body of None has no end, and `sent` counts its bytes. `calls` lists every request, `unknown` those that no endpoint takes;
-    `made` is what each repository was asked for with.
+    body of None has no end, and `sent` counts its bytes. `calls` lists every request, `unknown` those that no
+    endpoint takes; `made` is what each repository was asked for with.
     """
 
     daemon_threads = True

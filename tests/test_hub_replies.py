@@ -41,7 +41,11 @@ SAID = {  # what is answered, and what that is called: of loading, of pushing
     "a login page": ((200, PAGE, {"Content-Type": "text/html"}), "is no Hub", "is no Hub"),
     "JSON of something else": ((200, b'["welcome"]', {}), "is no Hub", "is no Hub"),
     "403": ((403, b"{}", {}), "this token may not read other/", "this token may not write to user/"),
-    "403 of a proxy": ((403, PAGE, {}), "this token may not read other/", "this token may not write to user/"),
+    "403 of a proxy": (
+        (403, PAGE, {}),
+        "this token may not read other/",
+        "this token may not write to user/",
+    ),
     "501": ((501, PAGE, {}), "has a fault of its own (status 501)", "has a fault of its own (status 501)"),
     "507": ((507, b"", {}), "has a fault of its own (status 507)", "has a fault of its own (status 507)"),
 }

@@ -73,7 +73,7 @@ def test_the_lock_dies_with_its_process(tmp_path):
 
 
 def test_a_file_that_was_replaced_in_between_is_not_locked(tmp_path, monkeypatch):
-    """Opened before the first evaluation put the merged file in place, locked after: nobody has the new one."""
+    """Opened before the first evaluation put the merged file in place, locked after: the old one."""
     from hf_vtp.evaluation import ledger
 
     path, real = tmp_path / "p.jsonl", ledger.fcntl.flock

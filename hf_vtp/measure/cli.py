@@ -188,7 +188,7 @@ def folder(path: str, option: str) -> Path:
             target.mkdir()
             target.rmdir()
         elif not target.is_dir():
-            raise UsageError(f"{option} {path} is no folder; give the name of one")
+            raise UsageError(f"{option} {path} is a file; give the name of a folder")
         else:
             with tempfile.TemporaryFile(dir=target):
                 pass
