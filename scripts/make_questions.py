@@ -72,7 +72,7 @@ def questions(images: dict[str, list[Path]], seed: int) -> list[dict]:
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    out, data = cli.writable(args.out), Path(args.data)
+    out, data = cli.writable(args.out, ".jsonl"), Path(args.data)
     if args.skip < 0:
         raise cli.UsageError(f"--skip must be at least 0, not {args.skip}")
     if not data.resolve().is_relative_to(Path(args.out).resolve().parent):

@@ -74,12 +74,13 @@ OUTPUTS = {  # of every script that writes where it is told to
 def test_no_output_of_a_script_goes_to_a_device_or_a_pipe(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = run_script(name, capsys, monkeypatch)
-    os.mkfifo("special.png")
+    special = "special.jsonl" if name == "make_questions" else "special.png"
+    os.mkfifo(special)
     picture(0).save("picture.png")
     for argv in OUTPUTS[name]:
-        code, out, err = run(*argv, "special.png")
+        code, out, err = run(*argv, special)
         assert (code, out) == (2, "") and err.count("\n") == 1 and "a device, a pipe or a socket" in err
-        assert stat.S_ISFIFO(os.stat("special.png").st_mode)
+        assert stat.S_ISFIFO(os.stat(special).st_mode)
 
 
 def test_no_card_or_config_replaces_a_pipe(tmp_path, capsys, monkeypatch):
