@@ -63,7 +63,10 @@ OUTPUTS = {  # of every script that writes where it is told to
     "bench_qwen2_5_vl": [("--plot",), ("--json",)],
     "bench_weighted": [("--json",)],
     "eval_clip": [("--model", "m", "--data", "d", option) for option in ("--json", "--plot", "--verdict")],
-    "eval_vlm": [("--model", "m", "--data", "d", option) for option in ("--json", "--plot", "--verdict")],
+    "eval_vlm": [
+        ("--model", "m", "--data", "d", option)
+        for option in ("--json", "--plot", "--verdict", "--predictions")
+    ],
     "make_questions": [("--data", ".", "--out")],
     "tune": [("--model", "m", "--target", "0.9", "--json")],
     "visualize": [("picture.png", "--out")],

@@ -53,6 +53,7 @@ def main(argv: list[str], prog: str, doc: str) -> None:
 @torch.inference_mode()
 def evaluate(run: Run) -> None:
     args, processes = run.args, run.processes
+    predictions = processes.agree(lambda: cli.writable(args.predictions))
     questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
     names = chosen(args.metric, questions, args.text_encoder is not None)
     model = load_model(args.model, args.weights, cli.DTYPES[run.dtype], run.device)
@@ -62,7 +63,7 @@ def evaluate(run: Run) -> None:
         model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens
     )
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
-    ledger = Ledger(cli.writable(args.predictions), identity(run), processes.index)
+    ledger = Ledger(predictions, identity(run), processes.index)
     processes.on_main(ledger.merge)
     done = ledger.read()
     resumed = processes.on_main(lambda: already(run, questions, done))

@@ -42,7 +42,7 @@ def read_result(path: str | os.PathLike) -> Measured:
     """A benchmark's or an evaluation's JSON file; raises UsageError for one that is neither."""
     path = Path(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         kind = KINDS[result["benchmark"] if "benchmark" in result else f"eval_{result['evaluation']}"]
         measured = Measured(path, result, kind)
         section(measured, path.parent, "")
@@ -54,6 +54,10 @@ def read_result(path: str | os.PathLike) -> Measured:
         kinds = ", ".join(sorted(KINDS))
         raise UsageError(f"{path} is no result of a benchmark or an evaluation ({kinds})") from None
     return measured
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def make_card(
