@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
+from types import MappingProxyType
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token, hf_hub_download
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    HfApi,
+    get_session,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -18,16 +29,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, validate_repo_id
 
-from .bounded_json import check_size, read, shortened
+from .bounded_json import MAX_BYTES, check_size, read, shortened
 from .version import __version__
 
 NAME = "vtp_config.json"
 LIBRARY = "hf-vtp"
+CHUNK = 8192  # bytes
 # (HTTPError of the client's HTTP library, OSError): a connection that breaks raises the library's own errors
 NETWORK = HfHubHTTPError.__bases__
-WHATEVER_FAILS = (*NETWORK, ValueError, RuntimeError)  # the last two: of an upload that broke off
+# ValueError, RuntimeError: of an upload that broke off, of a reply that is no JSON; the rest: of other JSON
+WHATEVER_FAILS = (*NETWORK, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+ANSWERED = (HfHubHTTPError, FileMetadataError)
+NO_HUB = (JSONDecodeError, FileMetadataError, LookupError, TypeError, AttributeError)
 SENTENCES = (  # of the first class that an error is
     (GatedRepoError, "{repo} on the Hub is gated; ask for access on its page, then pass token= or log in"),
     (
@@ -45,8 +60,11 @@ SENTENCES = (  # of the first class that an error is
 )
 DENIED = {  # by the status of an answer
     401: "the Hub does not know this token, given for {repo}; pass another or log in with `hf auth login`",
-    403: "this token may not write to {repo} on the Hub; pass one that may, or create_pr=True",
+    403: "this token may not read {repo} on the Hub; pass one that may, or ask for access on its page",
+    407: "a proxy before the Hub wants a password, asked for {repo}; put it into HTTPS_PROXY",
+    429: "the Hub was asked too often, now for {repo}; wait some minutes and try again",
 }
+WRITING = {403: "this token may not write to {repo} on the Hub; pass one that may, or create_pr=True"}
 
 
 def is_repo_id(name: str) -> bool:
@@ -75,11 +93,27 @@ def fetch(name: str | os.PathLike, **options) -> tuple[object, str]:
         raise ValueError(f"{shown} is neither a folder nor a name on the Hub such as 'user/repo'")
     source = f"{NAME} of {name}"
     with clearly(name):
-        size = hf_hub_download(name, NAME, dry_run=True, **options).file_size
-    check_size(size or 0, source)  # before it is downloaded
+        told = hf_hub_download(name, NAME, dry_run=True, **options)
+    check_size(told.file_size or 0, source)  # before it is downloaded
+    if told.will_download:  # a server may say nothing of the size, or what is not so
+        with clearly(name):
+            size = _size(hf_hub_url(name, NAME, revision=told.commit_hash), options.get("token"))
+        check_size(size, source)
     with clearly(name):
         path = hf_hub_download(name, NAME, library_name=LIBRARY, library_version=__version__, **options)
     return read(Path(path), source), source
+
+
+def _size(url: str, token: str | bool | None) -> int:
+    """Bytes behind an address, counted as they come; the connection ends with the first one too many."""
+    size, headers = 0, build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        for part in response.iter_bytes(CHUNK):
+            size += len(part)
+            if size > MAX_BYTES:
+                break
+    return size
 
 
 def push(
@@ -102,7 +136,7 @@ def push(
     if not isinstance(token, str) and get_token() is None:
         raise OSError(f"a push to {repo_id} needs a token; pass token= or log in with `hf auth login`")
     api = HfApi(token=token, library_name=LIBRARY, library_version=__version__)
-    with clearly(repo_id):
+    with clearly(repo_id, WRITING):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if private and not api.model_info(repo_id).private:
             raise PermissionError(f"{repo_id} exists and is public; make it private on its page first")
@@ -115,23 +149,33 @@ def push(
 
 
 @contextmanager
-def clearly(repo_id: str) -> Iterator[None]:
-    """Have the client's errors said in one sentence; they stay as the cause."""
+def clearly(repo_id: str, own: Mapping[int, str] = MappingProxyType({})) -> Iterator[None]:
+    """Have the client's errors said in one sentence; they stay as the cause.
+
+    `own` are sentences for the statuses of answers that mean something else here than in DENIED.
+    """
     try:
         yield
     except PermissionError:
         raise
     except WHATEVER_FAILS as error:
-        raise OSError(_sentence(error).format(repo=repo_id)) from error
+        raise OSError(_sentence(error, {**DENIED, **own}).format(repo=repo_id)) from error
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, denied: Mapping[int, str]) -> str:
+    hidden = error.__cause__  # the client says what its cache lacks, or that a forced download failed
+    if isinstance(hidden, ANSWERED) or (type(error) is ValueError and hidden is not None):
+        error = hidden
     for kind, sentence in SENTENCES:
         if isinstance(error, kind):
             return sentence
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in DENIED:
-        return DENIED[status]
+    if status in denied:
+        return denied[status]
+    if isinstance(error, NO_HUB):
+        return "what answered for {repo} is no Hub, by its reply; look for a proxy, a login page, HF_ENDPOINT"
+    if status is not None and status >= 500:
+        return f"the Hub has a fault of its own (status {status}), asked for {{repo}}; try again later"
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     reason = shortened(reason).replace("{", "{{").replace("}", "}}")
     if status is None and isinstance(error, NETWORK[0]):

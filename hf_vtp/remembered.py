@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 
 from torch import nn
 
+from .bounded_json import parse
 from .config import VTPConfig
 
 KEY = "vtp_config"
@@ -50,9 +52,18 @@ class OwnConfig:
 
 
 def remembered(model: nn.Module) -> VTPConfig | None:
-    """The config that a model was saved or is pruned with; raises ValueError for one that cannot be used."""
-    values = getattr(model.config, KEY, None)
-    return None if values is None else VTPConfig.from_dict(values, f"{KEY} in the config of this model")
+    """The config that a model was saved or is pruned with; raises ValueError for one that cannot be used.
+
+    What a model was loaded with may have come from strangers: it has the bounds of a vtp_config.json.
+    """
+    values, source = getattr(model.config, KEY, None), f"{KEY} in the config of this model"
+    if values is None:
+        return None
+    try:
+        data = json.dumps(values).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{source} cannot be used: it is not what JSON can hold ({error})") from None
+    return VTPConfig.from_dict(parse(data, source), source)
 
 
 def forget(model: nn.Module) -> None:

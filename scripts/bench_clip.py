@@ -52,9 +52,11 @@ def parser() -> argparse.ArgumentParser:
         "--attn-implementation", choices=tuple(cli.ATTENTION), help="default: what Transformers picks"
     )
     p.add_argument("--compile", action="store_true", help="time torch.compile(fullgraph=True) models")
-    p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
+    p.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
     p.add_argument("--rounds", type=cli.count, default=15, help="timed forwards of every row (15)")
-    p.add_argument("--seed", type=int, default=0, help="of the order within rounds and of random weights")
+    p.add_argument(
+        "--seed", type=cli.seed, default=0, help="of the order within rounds and of random weights"
+    )
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     p.add_argument("--plot", metavar="FILE", help=f"also draw it, as {' '.join(plot.SUFFIXES)}")
     return p

@@ -28,9 +28,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=cli.count, default=1)
     p.add_argument("--dtype", choices=tuple(cli.DTYPES), default="float32")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
-    p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
+    p.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
     p.add_argument("--rounds", type=cli.count, default=5, help="timed calls of every row (5)")
-    p.add_argument("--seed", type=int, default=0, help="of the tokens and of the order within rounds")
+    p.add_argument("--seed", type=cli.seed, default=0, help="of the tokens and of the order within rounds")
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     return p
 

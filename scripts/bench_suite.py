@@ -44,14 +44,17 @@ def main(argv: list[str]) -> None:
                 name, shlex.join(["python", f"scripts/{piece.script}", *piece.arguments.split()]), sep="\n  "
             )
         return
-    if args.out is None or not Path(args.out).is_dir():
+    if args.out is None:
+        raise cli.UsageError("--out is missing; give the name of a folder for the results")
+    out = cli.folder(args.out, "--out")
+    if not out.is_dir():
         raise cli.UsageError(f"--out must be an existing folder, not {args.out}")
     cli.require("rich", "matplotlib", "scikit-image")
     failed = {}
     for name, piece in chosen.items():
         print(f"== {name}", flush=True)
         try:
-            suite.run(name, piece, SCRIPTS, Path(args.out))
+            suite.run(name, piece, SCRIPTS, out)
         except cli.UsageError as error:
             failed[name] = str(error)
             print(error, file=sys.stderr)

@@ -22,8 +22,10 @@ APP = Path(__file__).resolve().parent / "demo" / "app.py"
 def parser() -> argparse.ArgumentParser:
     p = cli.Parser(prog="demo.py", description=__doc__.splitlines()[0])
     p.add_argument("--model", default="llava", help="clip, llava, qwen2_5_vl, a folder or a name on the Hub")
-    p.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
-    p.add_argument("--port", type=cli.count, help="default: the first free one from 7860")
+    p.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets others in, to the models of a list (127.0.0.1)"
+    )
+    p.add_argument("--port", type=cli.port, help="default: the first free one from 7860")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
     return p
 
@@ -44,9 +46,9 @@ def main(argv: list[str]) -> None:
     app = load_app()
     try:
         app.serve(args.model, args.host, args.port, device=device)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise cli.UsageError(
-            f"the page cannot be opened ({cli.first_sentence(error)}); give another --port"
+            f"the page cannot be opened ({cli.first_sentence(error)}); give another --host or --port"
         ) from None
 
 

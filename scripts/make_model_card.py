@@ -8,6 +8,7 @@ python scripts/make_model_card.py --model openai/clip-vit-base-patch16 --results
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
         for name, made in committed().items():
             write(made, CARDS / name)
         return
-    if not is_repo_id(args.model):
+    if not is_repo_id(args.model) or os.path.isdir(args.model):
         raise cli.UsageError(f"--model must be a name on the Hub such as user/repo, not {args.model!r}")
     if not args.results:
         raise cli.UsageError("--model needs --results, the JSON files that the benchmarks wrote")

@@ -10,7 +10,6 @@ where they lie in tests/testbed; pictures/captions.json says whether, and `make 
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from PIL import Image
 from transformers.utils import logging
 
 from hf_vtp import vtp, vtp_stats
+from hf_vtp.files import replacing
 from hf_vtp.measure import cli
+from hf_vtp.measure.report import write_json
 from hf_vtp.visualize import contact_sheet, draw_kept, see
 from hf_vtp.visualize.picture import read_picture
 from hf_vtp.visualize.shipped import open_model
@@ -40,9 +41,11 @@ def samples() -> None:
         from hf_vtp.testbed.scenes import make_scene
 
         for i in range(SCENES):
-            make_scene(1, i, "test").image.save(SAMPLES / f"a scene {i + 1}.png", optimize=True)
+            with replacing(SAMPLES / f"a scene {i + 1}.png") as path:
+                make_scene(1, i, "test").image.save(path, optimize=True)
     for name in PHOTOGRAPHS:
-        photograph(name).save(SAMPLES / f"{name}.jpg", quality=88)
+        with replacing(SAMPLES / f"{name}.jpg") as path:
+            photograph(name).save(path, quality=88)
 
 
 def photograph(name: str) -> Image.Image:
@@ -86,10 +89,11 @@ FIGURES = {"stages": stages, "sheet": sheet, "heat": heat}
 def save(drawn: Image.Image, name: str) -> str:
     """Into pictures/ in 256 colours; returns what to say. Raises UsageError if that is too large."""
     file = PICTURES / f"{name}.png"
-    drawn.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
-    size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise cli.UsageError(f"{file.name} has {size} bytes, more than {MOST_BYTES}; draw it smaller")
+    with replacing(file) as path:
+        drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise cli.UsageError(f"{file.name} has {size} bytes, more than {MOST_BYTES}; draw it smaller")
     return f"wrote {file.relative_to(ROOT)}: {drawn.width} x {drawn.height} pixels, {size} bytes"
 
 
@@ -115,7 +119,7 @@ def main(argv: list[str]) -> None:
         drawn, trained, caption = make()
         print(save(drawn, name))
         captions[f"{name}.png"] = {"caption": caption, "trained": trained}
-    (PICTURES / "captions.json").write_text(json.dumps(captions, indent=1) + "\n")
+    write_json(PICTURES / "captions.json", captions)
 
 
 if __name__ == "__main__":

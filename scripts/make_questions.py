@@ -28,7 +28,7 @@ def parse(argv: list[str]):
     parser.add_argument("--out", required=True, help="the .jsonl file, in --data or above it")
     parser.add_argument("--num", type=cli.count, default=2000, help="a multiple of the classes (2000)")
     parser.add_argument("--skip", type=int, default=0, help="images of every class to pass over (0)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=cli.seed, default=0)
     return parser.parse_args(argv)
 
 
@@ -72,7 +72,7 @@ def questions(images: dict[str, list[Path]], seed: int) -> list[dict]:
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    out, data = cli.writable(args.out), Path(args.data)
+    out, data = cli.writable(args.out, ".jsonl"), Path(args.data)
     if args.skip < 0:
         raise cli.UsageError(f"--skip must be at least 0, not {args.skip}")
     if not data.resolve().is_relative_to(Path(args.out).resolve().parent):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, get_token
 
-from hf_vtp.hub import clearly, is_repo_id
+from hf_vtp.hub import WRITING, clearly, is_repo_id
 from hf_vtp.measure import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def lay_out(folder: Path) -> None:
 def push(space: str, folder: str, private: bool) -> CommitInfo:
     """Make the Space if it is not there and commit the folder to it; raises OSError, one sentence."""
     api = HfApi()
-    with clearly(space):
+    with clearly(space, WRITING):
         # the name comes back whole: "name" alone is one of the user's own
         told = dict(repo_type="space", private=private, exist_ok=True)
         whole = api.create_repo(space, space_sdk="gradio", **told).repo_id
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     if (args.space is None) == (args.to is None):
         raise cli.UsageError("give either the Space's name, user/name, or --to with a folder")
     if args.to is not None:
-        folder = Path(args.to)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder = cli.folder(args.to, "--to")
+        if folder.is_dir() and any(folder.iterdir()):
             raise cli.UsageError(f"{folder} is there already; give a new folder")
         lay_out(folder)
         print(f"wrote {folder}; python {folder / 'app.py'} opens it")

@@ -9,6 +9,7 @@ The folder that is pushed stays, so that a push that failed can be repeated with
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -33,7 +34,7 @@ def parser() -> cli.Parser:
     p.add_argument("--repo", required=True, help="the repository to push to, as user/name")
     p.add_argument("--method", default="vtp", help=f"one of {', '.join(list_methods())}")
     p.add_argument("--layer", type=int, help="layer after which tokens leave; default: the family's")
-    p.add_argument("--base-model", help="the model's name on the Hub, where --model is a folder")
+    p.add_argument("--base-model", help="the model's name on the Hub; needed where --model is a folder")
     p.add_argument("--results", nargs="+", help="JSON files of benchmarks, instead of measuring now")
     p.add_argument(
         "--weights", choices=("pretrained", "random"), default="pretrained", help="what is measured"
@@ -49,9 +50,14 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    base = args.base_model or (None if Path(args.model).is_dir() else args.model)
+    base = args.base_model or args.model
+    if args.base_model is None and os.path.isdir(args.model):
+        raise cli.UsageError(
+            f"--model {args.model} is a folder, which nobody can load the card's model from; give "
+            "--base-model, the model's name on the Hub"
+        )
     for option, name in (("--repo", args.repo), ("--base-model", base)):
-        if name is not None and (not is_repo_id(name) or (option == "--repo" and "/" not in name)):
+        if not is_repo_id(name) or (option == "--repo" and "/" not in name):
             raise cli.UsageError(f"{option} must be a name on the Hub such as user/repo, not {name!r}")
     logging.set_verbosity_error()
     config = errand.model_config(args.model, args.weights)
@@ -90,16 +96,28 @@ def options_of(args) -> list[str]:
     """What the benchmark is told beside the model."""
     layer = [] if args.layer is None else ["--layer", str(args.layer)]
     told = ["--weights", args.weights, "--method", args.method, "--keep-ratio", f"{args.keep_ratio:g}"]
-    return [*told, *layer, *shlex.split(args.benchmark_options)]
+    return [*told, *layer, *benchmark_options(args.benchmark_options)]
+
+
+def benchmark_options(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:  # a quotation mark that is not closed
+        raise cli.UsageError(f"--benchmark-options cannot be split into words: {error}") from None
 
 
 def prepare(folder: Path) -> None:
     """Make the folder; refuse one that holds other things, among them perhaps a README.md."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cli.UsageError(f"{folder} cannot be a folder ({error.strerror}); give another") from None
-    if any(folder.iterdir()) and not (folder / NAME).is_file():
+    except (OSError, ValueError) as error:
+        raise cli.UsageError(f"{folder} cannot be a folder ({cli.reason(error)}); give another") from None
+    cli.folder(str(folder), "--folder")
+    for name in ("README.md", NAME):
+        cli.writable(str(folder / name))
+    # what begins with a dot is no README.md, but perhaps the half of a file of a run that was killed
+    others = any(not path.name.startswith(".") for path in folder.iterdir())
+    if others and not (folder / NAME).is_file():
         raise cli.UsageError(f"{folder} holds other files; give an empty --folder")
 
 
@@ -107,7 +125,8 @@ def gathered(measured: Measured, folder: Path) -> Measured:
     """The result in `folder`, its picture beside it."""
     for path in filter(None, (measured.path, measured.picture)):
         if path.resolve().parent != folder.resolve():
-            shutil.copyfile(path, folder / path.name)
+            with replacing(folder / path.name) as copy:
+                shutil.copyfile(path, copy)
     return read_result(folder / measured.path.name)
 
 

@@ -22,9 +22,10 @@ from transformers.utils import logging
 from hf_vtp import list_methods
 from hf_vtp.evaluation.prompts import Prompter
 from hf_vtp.evaluation.vlm import load_model
+from hf_vtp.hub import NAME
 from hf_vtp.measure import cli, clip, report
 from hf_vtp.measure.cli import UsageError
-from hf_vtp.measure.hub import load
+from hf_vtp.measure.hub import load, without_code
 from hf_vtp.measure.images import find_images
 from hf_vtp.measure.script_vlm import layer
 from hf_vtp.tuning import tune
@@ -62,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rounds", type=cli.count, default=7, help="timed batches of every finalist (7)")
     p.add_argument("--dtype", choices=tuple(cli.DTYPES), help="default: bfloat16 on CUDA, else float32")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
-    p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
-    p.add_argument("--seed", type=int, default=0, help="of which images are for what, and of the order")
+    p.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
+    p.add_argument("--seed", type=cli.seed, default=0, help="of which images are for what, and of the order")
     p.add_argument("--out", metavar="FOLDER", help="write the config there, for apply_vtp")
     p.add_argument("--json", metavar="FILE", help="also write the report there")
     return p
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     found = find_images(args.images)
-    config = load(args.model, AutoConfig.from_pretrained, INSTEAD)
+    config = load(args.model, without_code(AutoConfig), INSTEAD)
     make = _clip if config.model_type in clip.CONFIGS else _vlm
     model, images = make(args, found, dtype, device)
     names = ("by", "confidence", "budget", "batch_size", "rounds", "seed", "positions", "max_new_tokens")
@@ -126,12 +127,9 @@ def _folder(name: str | None) -> Path | None:
     """The folder for the config, once it is known that it can be made; nothing is made yet."""
     if name is None:
         return None
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {name} is a file; give the name of a folder")
-    if not folder.parent.is_dir():
-        raise UsageError(f"the folder {folder.parent} does not exist; make it or write elsewhere")
-    cli.writable(str((folder if folder.is_dir() else folder.parent) / "vtp_config.json"))
+    folder = cli.folder(name, "--out")
+    if folder.is_dir():
+        cli.writable(str(folder / NAME))
     return folder
 
 

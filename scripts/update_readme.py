@@ -9,6 +9,7 @@ import readme_quality
 
 from hf_vtp import list_methods
 from hf_vtp.adapters import ADAPTERS
+from hf_vtp.files import replacing
 from hf_vtp.measure.card import shown_command
 from hf_vtp.measure.report import measured, number
 from hf_vtp.measure.table_vlm import where
@@ -179,4 +180,5 @@ def fill(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(fill(README.read_text()))
+    with replacing(README) as written:
+        written.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")

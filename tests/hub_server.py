@@ -26,8 +26,9 @@ class Hub(ThreadingHTTPServer):
     """`tokens`: token to the user it belongs to. `drop`: (regex of "METHOD path", when) of requests to break.
 
     A request is broken "before" it is read to its end, or "after" it was carried out but not answered; each
-    entry breaks one request. `calls` lists every request, `unknown` those that no endpoint takes;
-    `made` is what each repository was asked for with.
+    entry breaks one request. `answers`: (regex, (status, body, headers)) of requests to answer so instead; a
+    body of None has no end, and `sent` counts its bytes. `calls` lists every request, `unknown` those that no
+    endpoint takes; `made` is what each repository was asked for with.
     """
 
     daemon_threads = True
@@ -41,6 +42,7 @@ class Hub(ThreadingHTTPServer):
         self.tokens = {"hf_user": "user", "hf_other": "other"}
         self.repos, self.lfs, self.made = {}, {}, {}
         self.drop, self.calls, self.unknown = [], [], []
+        self.answers, self.sent = [], 0
         self.lock = threading.RLock()
 
     def __enter__(self):
@@ -81,8 +83,11 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self.hang_up()
         body = self.rfile.read(length)
+        told = next((told for pattern, told in hub.answers if re.search(pattern, request)), None)
+        if told and told[1] is None:
+            return self.send_without_end(told[0])
         try:
-            answer = self.answer(body)
+            answer = told or self.answer(body)
         except Refused as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             content = json.dumps({"error": refused.message, "errors": [{"message": refused.message}]})
@@ -93,11 +98,24 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": len(content), **headers}.items():
+        # a HEAD of nothing says nothing of the length, unless its headers do
+        length = {} if told and self.command == "HEAD" else {"Content-Length": len(content)}
+        for name, value in (length | headers).items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def send_without_end(self, status):
+        self.send_response(status)
+        self.end_headers()
+        self.close_connection = True
+        try:
+            while True:
+                self.wfile.write(b" " * 4096)
+                self.server.sent += 4096
+        except OSError:  # the client has hung up
+            pass
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
 

@@ -50,6 +50,7 @@ def test_a_model_is_pruned_measured_and_pushed_with_its_card(hub, client, tmp_pa
     folder = tmp_path / "secret place" / "my-clip"
     clip("CLIPModel").save_pretrained(folder)
     told = ["--model", folder, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/my-clip-half"]
+    told += ["--base-model", "user/my-clip"]
     options = ["--benchmark-options", "--rounds 1 --batch-size 1 --num-images 2"]
     hub.drop.append(("POST /api/models/user/my-clip-half/commit", "before"))
     code, out, err = errand(client, tmp_path, *told, *options)
@@ -72,10 +73,13 @@ def test_a_model_is_pruned_measured_and_pushed_with_its_card(hub, client, tmp_pa
     assert not any(b"secret place" in content for content in files.values())
     config, result = json.loads(files["vtp_config.json"]), json.loads(files["bench_clip.json"])
     assert (config["keep_ratio"], config["num_layers"], config["model_type"]) == (0.5, 4, "clip")
-    assert "base_model_name_or_path" not in config and result["model"] == "my-clip"
+    assert config["base_model_name_or_path"] == "user/my-clip" and result["model"] == "my-clip"
     card = ModelCard(files["README.md"].decode())
     speedup = round(result["rows"][1]["speedup"], 4)
-    assert [e.metric_value for e in card.data.eval_results] == [speedup] and card.data.base_model is None
+    assert [e.metric_value for e in card.data.eval_results] == [
+        speedup
+    ] and card.data.base_model == "user/my-clip"
+    assert 'from_pretrained("user/my-clip")' in card.text
     assert "`my-clip` with random weights" in card.text and "(bench_clip.png)" in card.text
     client.run("from models import clip; from hf_vtp import apply_vtp")
     client.run("model = apply_vtp(clip('CLIPModel'), 'user/my-clip-half')")
@@ -110,3 +114,94 @@ def test_a_benchmark_that_fails_ends_the_errand(hub, client, tmp_path):
     code, out, err = errand(client, tmp_path, *told, "--benchmark-options", "--rounds 0")
     assert code == 2 and "bench_llava.py failed with exit code 2" in err
     assert "user/never" not in hub.repos
+
+
+SLOW = """
+import os, sys, time, pathlib
+pathlib.Path(sys.argv[sys.argv.index("--json") + 1]).write_text("{")  # half of a result
+open(os.environ["BEGAN"], "w").close()
+time.sleep(600)
+"""
+
+
+def test_an_errand_that_was_killed_while_measuring_runs_again(client, tmp_path, monkeypatch):
+    """Killed with no time to tidy up; the same command then finds nothing in its way."""
+    model = tmp_path / "my-clip"
+    clip("CLIPModel").save_pretrained(model)
+    told = [
+        "--model",
+        str(model),
+        "--base-model",
+        "user/my-clip",
+        "--weights",
+        "random",
+        "--keep-ratio",
+        "0.5",
+    ]
+    told += ["--repo", "user/killed", "--dry-run"]
+    slow, began = tmp_path / "slow", tmp_path / "began"
+    slow.mkdir()
+    (slow / "bench_clip.py").write_text(SLOW)
+    code = f"""
+import os, pathlib, signal, threading, time
+def kill():
+    while not os.path.exists({str(began)!r}):
+        time.sleep(0.01)
+    os.kill(0, signal.SIGKILL)
+child = os.fork()
+if not child:
+    os.setsid()
+    os.environ["BEGAN"] = {str(began)!r}
+    script.SCRIPTS = pathlib.Path({str(slow)!r})
+    threading.Thread(target=kill, daemon=True).start()
+    errand({str(tmp_path)!r}, {told!r})
+    os._exit(0)
+result = os.waitpid(child, 0)[1]
+"""
+    assert client.run(code) == 9
+    written = tmp_path / "artifacts" / "user--killed"
+    (written / "vtp_config.json").rename(written / ".vtp_config-half.json")  # as if killed a little earlier
+    assert [path.name for path in written.iterdir()] == [".vtp_config-half.json"]
+    options = ["--benchmark-options", "--rounds 1 --batch-size 1 --num-images 2"]
+    code, out, err = errand(client, tmp_path, *told, *options)
+    assert code == 0 and "dry run" in out, err
+    made = {path.name for path in written.iterdir()} - {".vtp_config-half.json"}
+    assert made == {"README.md", "vtp_config.json", "bench_clip.json", "bench_clip.png"}
+    assert json.loads((written / "bench_clip.json").read_text())["model"] == "my-clip"
+
+
+@pytest.mark.parametrize("name", ["clip", "./clip", "user/clip"])
+def test_a_card_of_a_folder_needs_the_models_name(client, tmp_path, name):
+    """A folder's name may look like one on the Hub."""
+    clip("CLIPModel").save_pretrained(tmp_path / name)
+    result = SCRIPT.parent.parent / "model_cards" / "results" / "cpu-2core" / "clip_vit_b16_fp32.json"
+    told = ["--model", name, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half", "--dry-run"]
+    code, out, err = errand(client, tmp_path, *told, "--results", result)
+    assert (code, out, err.count("\n")) == (
+        2,
+        "",
+        1,
+    ) and "give --base-model, the model's name on the Hub" in err
+    assert not (tmp_path / "artifacts").exists()
+    code, out, err = errand(client, tmp_path, *told, "--results", result, "--base-model", "./clip")
+    assert code == 2 and "--base-model must be a name on the Hub" in err
+    code, out, err = errand(client, tmp_path, *told, "--results", result, "--base-model", "openai/clip")
+    assert code == 0, err
+    card = (tmp_path / "artifacts" / "user--half" / "README.md").read_text()
+    assert 'from_pretrained("openai/clip")' in card and 'from_pretrained("clip")' not in card
+
+
+def test_what_is_copied_into_the_folder_replaces_no_pipe(client, tmp_path):
+    import os
+    import stat
+
+    result = SCRIPT.parent.parent / "model_cards" / "results" / "cpu-2core" / "llava_small_fp32.json"
+    told = ["--model", "llava-tiny", "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half"]
+    for name in ("README.md", "vtp_config.json", result.name):
+        folder = tmp_path / name / "folder"
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / name)
+        (folder / "vtp_config.json").exists() or (folder / "vtp_config.json").write_text("{}")
+        code, _, err = errand(client, tmp_path, *told, "--results", result, "--folder", folder, "--dry-run")
+        assert code == 2 and "a device, a pipe or a socket" in err, err
+        assert stat.S_ISFIFO((folder / name).stat().st_mode)

@@ -243,6 +243,36 @@ def test_a_broken_one_is_one_clear_error(values, says):
     assert model.config.vtp_config["keep_ratio"] == 0.5
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"keep_ratio": 0.5, **{f"field_{i}": i for i in range(10_000)}}, "is larger than 65536 bytes"),
+        ({"keep_ratio": [0.5] * 100_000}, "is larger than 65536 bytes"),
+        ({"scorer_options": {"power": nested(9)}}, "nested deeper than 8 levels"),
+        ({"method": "x" * 300}, "a text of 300 characters"),
+        ({"min_keep": 10**20}, "a number of 21 digits"),
+        ({"keep_ratio": float("nan")}, "NaN is no number in JSON"),
+        ({"keep_ratio": {1, 2}}, "not what JSON can hold"),
+    ],
+)
+def test_one_in_config_json_has_the_bounds_of_the_file(values, says, tmp_path):
+    model = clip_vision()
+    model.config.vtp_config = values
+    if not isinstance(values.get("keep_ratio"), set):
+        model.config.save_pretrained(tmp_path)
+        model.config = type(model.config).from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=says) as error:
+        apply_vtp(model)
+    assert (
+        str(error.value).startswith("vtp_config in the config of this model") and len(str(error.value)) < 400
+    )
+    apply_vtp(model, keep_ratio=0.5)
+
+
 def test_the_models_name_is_written_and_a_path_is_not(tmp_path, monkeypatch):
     model = clip_vision()
     for name, kept in [("openai/clip", "openai/clip"), (str(tmp_path), None), ("./here", None), ("", None)]:

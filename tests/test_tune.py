@@ -130,6 +130,18 @@ def test_a_target_out_of_reach_is_no_pruning():
         assert same(model.get_image_features(batch), whole)
 
 
+@pytest.mark.parametrize("fields", [{"keep_ratio": 0.5}, {"keep_ratio": [0.7, 0.5], "max_keep": 10}])
+def test_what_is_returned_prunes_as_the_report_says(fields):
+    """A ratio among the fields is what tune looks for, and no answer where it finds nothing."""
+    few = {**fields, **FLOPS, "methods": ["uniform"], "layers": [0], "budget": 1}
+    config, report = tune(clip("CLIPModel"), pixels(12), 0.999999, **few)
+    assert not report.met and "keep_ratio is 1.0, no pruning" in report.summary and config.keep_ratio == 1.0
+    model, batch = clip("CLIPModel"), pixels(2)
+    whole = model.get_image_features(batch)
+    with vtp(model, config):
+        assert same(model.get_image_features(batch), whole)
+
+
 @pytest.mark.parametrize("name", ["CLIPModel", "CLIPVisionModelWithProjection", "CLIPForImageClassification"])
 def test_throughput_is_measured(name):
     places = {"methods": ["uniform"], "layers": [0]}

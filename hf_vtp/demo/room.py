@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..config import VTPConfig
 from ..measure.cli import UsageError, first_sentence
+from ..measure.decode import as_rgb
 from ..measure.flops import count_flops, countable
 from ..measure.timing import interleave, summary, synchronizer
 from ..methods import list_methods
@@ -60,10 +61,13 @@ class Shown:
 
 
 class Room:
-    """Models that many threads may ask at once."""
+    """Models that many threads may ask at once.
 
-    def __init__(self, device: str | torch.device = "cpu"):
-        self.device = torch.device(device)
+    `offered` is what visitors may name, and the model behind each name; None lets them name any.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", offered: Mapping[str, str] | None = None):
+        self.device, self.offered = torch.device(device), offered
         # One for all: a model is pruned, run and read as a whole, and nobody else's run may fall in between.
         self.lock = threading.Lock()
         self.models: OrderedDict[str, tuple[Eyes, bool]] = OrderedDict()
@@ -84,10 +88,13 @@ class Room:
             configs = {method: VTPConfig(method=method, keep_ratio=keep_ratio) for method in methods}
         except (ValueError, TypeError) as error:
             raise UsageError(first_sentence(error)) from None
-        picture = picture.convert("RGB")
+        try:
+            picture = as_rgb(picture)
+        except ValueError as error:
+            raise UsageError(first_sentence(error)) from None
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         with self.lock:
-            eyes, trained = self.open(model)
+            eyes, trained = self.find(model)
             task = make_task(eyes, picture, question)
             try:
                 return self._compare(eyes, trained, task, picture, configs, heat_map)
@@ -132,6 +139,17 @@ class Room:
             for name, (kept, _, flops, said) in rows.items()
         ]
         return Shown(found, pictures, sheet(found[1:], pictures), trained)
+
+    def find(self, name: str) -> tuple[Eyes, bool]:
+        """What a visitor named; raises UsageError, which tells them of no folder where models are offered."""
+        if self.offered is None:
+            return self.open(name)
+        if not isinstance(name, str) or name not in self.offered:
+            raise UsageError(f"this page has no such model; choose from {', '.join(self.offered)}")
+        try:
+            return self.open(self.offered[name])
+        except UsageError:
+            raise UsageError(f"{name} cannot be opened at the moment; choose another model") from None
 
     def open(self, name: str) -> tuple[Eyes, bool]:
         """The model of that name and whether it is trained; raises UsageError for one that cannot be had."""

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
 from ..measure.cli import UsageError
 from ..measure.clip import INSTEAD
-from ..measure.hub import load
+from ..measure.hub import load, without_code
 from ..patch import vtp_stats
 from .cases import DOWNSAMPLE, Case, applied
 from .downsample import nearest_grid, smaller
@@ -32,7 +32,7 @@ class TextSide:
         if report["missing_keys"]:
             raise UsageError(f"{name} holds no trained text tower; {INSTEAD}")
         self.model = model.to(device).eval()
-        self.tokenizer = load(name, AutoTokenizer.from_pretrained, INSTEAD)
+        self.tokenizer = load(name, without_code(AutoTokenizer), INSTEAD)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """[n, D] of length one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +76,7 @@ def open_images(
     Columns are found by their kind or name unless named here; `classes` are the names of labels that are
     numbers without any. Raises UsageError for what cannot be read, or has no such column.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
         raise UsageError(
             f"there is no folder {source}; give a folder, a file or a dataset's name with --data"
@@ -99,6 +101,13 @@ def decoded(item: Item) -> Image.Image | None:
         return upright_rgb(item.opener())
     except BROKEN:
         return None
+
+
+def content(image: Image.Image | None) -> str | None:
+    """A hash of what a decoded image shows, whatever its file is called; None of a broken one."""
+    if image is None:
+        return None
+    return hashlib.sha256(f"{image.width} x {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def _labelled(loaded) -> str | None:

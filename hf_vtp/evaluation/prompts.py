@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
 from ..measure.cli import UsageError, first_sentence
-from ..measure.hub import load
+from ..measure.hub import load, without_code
 from .downsample import nearest_grid, smaller
 
 INSTEAD = "give a folder or a name with the weights, a tokenizer and an image processor"
@@ -28,7 +28,7 @@ class Prompter:
 
     def __init__(self, name: str, config, template: str | None, instruction: str | None):
         self.config, self.template, self.instruction = config, template, instruction
-        self.tokenizer = load(name, AutoTokenizer.from_pretrained, INSTEAD)
+        self.tokenizer = load(name, without_code(AutoTokenizer), INSTEAD)
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -41,7 +41,7 @@ class Prompter:
             )
         try:
             # only now: without torchvision the import itself warns
-            self.processor = load(name, getattr(transformers, self.family.processor).from_pretrained, INSTEAD)
+            self.processor = load(name, without_code(getattr(transformers, self.family.processor)), INSTEAD)
         except ImportError as error:
             raise UsageError(f"the image processor of {name}: {first_sentence(error)}") from None
         self.chat = None if template else _chat_template(name, self.tokenizer)
@@ -162,8 +162,13 @@ def _chat_template(name: str, tokenizer) -> str | None:
         }
         path = cached_file(name, file, **told)
         if path is not None:
-            text = Path(path).read_text(encoding="utf-8")
-            return json.loads(text)["chat_template"] if file.endswith("json") else text
+            try:
+                text = Path(path).read_text(encoding="utf-8")
+                return json.loads(text)["chat_template"] if file.endswith("json") else text
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+                raise UsageError(
+                    f"{file} of {name} holds no chat template ({first_sentence(error)}); give --prompt"
+                ) from None
     if tokenizer.chat_template is None:
         raise UsageError(f"{name} has no chat template; give --prompt with {{image}} and {{question}}")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..measure.cli import UsageError, first_sentence
+from ..bounded_json import shortened
+from ..measure.cli import UsageError, reason
 from ..measure.image_dataset import image_column, load_split, open_image, undecoded
 from .items import EVERYTHING
 
@@ -36,7 +38,7 @@ def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> lis
     Fields or columns: `image`, `question`, `answers` (a text, a list of them, or VQA's list of dicts) and
     perhaps `id`, else the place counts.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     rows = _lines(path) if path.suffix.lower() == ".jsonl" else _rows(source, path, split)
     found, seen = [], set()
     for index, (row, opener) in enumerate(rows):
@@ -60,6 +62,10 @@ def _question(source: str, index: int, row: dict, opener: Callable) -> Question:
     text = row.get("question")
     if not isinstance(text, str) or not texts or not all(isinstance(a, str) for a in texts):
         raise UsageError(f"line {index + 1} of {source} lacks a question or answers in words; {WHERE}")
+    try:
+        "".join((str(name), text, *texts)).encode()
+    except UnicodeEncodeError:  # half of a character, as "\\ud800" is
+        raise UsageError(f"line {index + 1} of {source} has a text that is not valid Unicode") from None
     return Question(index, str(name), opener, text, texts)
 
 
@@ -67,20 +73,31 @@ def _lines(path: Path) -> Iterator[tuple[dict, Callable]]:
     """(fields, opener of the image) of every line; images must lie in the file's folder or below it."""
     folder = path.parent.resolve()
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({first_sentence(error)}); {WHERE}") from None
-    for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
+        text = path.read_text(encoding="utf-8-sig")  # with or without the mark that Windows writes
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({reason(error)}); {WHERE}") from None
+    # not splitlines: JSON may hold U+2028 and other ends of lines as they are
+    for number, line in enumerate(filter(str.strip, text.split("\n")), 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("image"), str):
             raise UsageError(f"line {number} of {path} is no JSON object with an image; {WHERE}")
-        image = (folder / row["image"]).resolve()
-        if not image.is_relative_to(folder) or not image.is_file():
-            raise UsageError(f"line {number} of {path} names {row['image']}, which is no file beside it")
+        image = _beside(folder, row["image"])
+        if image is None:
+            name = shortened(repr(row["image"]))
+            raise UsageError(f"line {number} of {path} names {name}, which is no file beside it")
         yield row, partial(Image.open, image)
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The file of that name in the folder or below it; None where there is none."""
+    try:
+        image = (folder / name).resolve()
+        return image if image.is_relative_to(folder) and image.is_file() else None
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return None
 
 
 def _rows(source: str, path: Path, split: str) -> Iterator[tuple[dict, Callable]]:

@@ -53,7 +53,7 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
     p.add_argument(
         "--threads",
-        type=cli.count,
+        type=cli.threads,
         default=1,
         help="CPU threads of each process (1: then more processes change no digit)",
     )
@@ -63,7 +63,9 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
         default=5,
         help="timed batches of every row (5); from 10 on rows are also compared at equal throughput",
     )
-    p.add_argument("--seed", type=int, default=0, help="of the order within rounds and of random weights")
+    p.add_argument(
+        "--seed", type=cli.seed, default=0, help="of the order within rounds and of random weights"
+    )
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     p.add_argument("--plot", metavar="FILE", help=f"quality against cost, as {' '.join(plot.SUFFIXES)}")
     p.add_argument("--verdict", metavar="FILE", help="a text that says who wins and who loses where")

@@ -129,9 +129,10 @@ def lines(path: str | None, option: str) -> list[str] | None:
     if path is None:
         return None
     try:
-        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option} {path} cannot be read: {cli.first_sentence(error)}") from None
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {path} cannot be read: {cli.reason(error)}") from None
+    found = [line.strip() for line in text.split("\n") if line.strip()]
     if not found:
         raise UsageError(f"{option} {path} is empty; give one a line")
     return found

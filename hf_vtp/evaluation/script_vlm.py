@@ -12,8 +12,8 @@ from ..measure.cli import UsageError
 from . import script
 from .answers import METRICS, chosen, qualities
 from .cases import Case, check
-from .items import EVERYTHING, decoded
-from .ledger import Ledger
+from .items import EVERYTHING, content, decoded
+from .ledger import COUNTS, Ledger
 from .prompts import Prompter
 from .questions import Question, read_questions
 from .rows import mean_count
@@ -53,6 +53,7 @@ def main(argv: list[str], prog: str, doc: str) -> None:
 @torch.inference_mode()
 def evaluate(run: Run) -> None:
     args, processes = run.args, run.processes
+    predictions = processes.agree(lambda: cli.writable(args.predictions))
     questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
     names = chosen(args.metric, questions, args.text_encoder is not None)
     model = load_model(args.model, args.weights, cli.DTYPES[run.dtype], run.device)
@@ -62,12 +63,12 @@ def evaluate(run: Run) -> None:
         model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens
     )
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
-    ledger = Ledger(cli.writable(args.predictions), identity(run), processes.index)
+    ledger = Ledger(predictions, identity(run), processes.index)
     processes.on_main(ledger.merge)
     done = ledger.read()
-    resumed = already(run, questions, done)
+    resumed = processes.on_main(lambda: already(run, questions, done))
     broken = processes.agree(lambda: ask_own(run, answerer, questions, ledger, done))
-    ledger.close()
+    ledger.end()
     broken = processes.gather([question.index for question in broken], key=int)
     skipped = [question.id for question in questions if question.index in broken]
     questions = [question for question in questions if question.index not in broken]
@@ -75,6 +76,7 @@ def evaluate(run: Run) -> None:
         raise UsageError(f"no image is left of {args.data}")
     order = [(case.name, question.id) for case in run.cases for question in questions]
     done = processes.on_main(lambda: ledger.merge(order))
+    ledger.close()
     work = processes.on_main(lambda: measure(run, answerer, questions))
     if not processes.main:
         return
@@ -110,10 +112,18 @@ def already(run: Run, questions: list[Question], done: dict) -> int:
     count = 0
     for question in questions:
         same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
+        if not same:
+            continue
         asked = {"question": question.text, "answers": list(question.answers)}
+        asked["image"] = content(decoded(question))
         if any(row.get(name) != value for row in same for name, value in asked.items()):
-            told = f"{run.args.predictions} has another question, or other answers, with the id {question.id}"
-            raise UsageError(f"{told}; give another name with --predictions")
+            told = f"{run.args.predictions} has another question, image or other answers with the id"
+            raise UsageError(f"{told} {question.id}; give another name with --predictions")
+        if any(name not in row for row in same for name in COUNTS):
+            raise UsageError(
+                f"{run.args.predictions} does not say how many tokens were kept of {question.id}; give "
+                "another name with --predictions"
+            )
         count += len(same)
     return count
 
@@ -166,11 +176,12 @@ def ask(answerer: Answerer, case: Case, questions: list[Question], images: list)
             "id": question.id,
             "question": question.text,
             "answers": list(question.answers),
+            "image": content(image),
             "prediction": text,
             "kept_tokens": left,
             "total_tokens": count,
         }
-        for question, text, left, count in zip(questions, said, kept, counts, strict=True)
+        for question, image, text, left, count in zip(questions, images, said, kept, counts, strict=True)
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from ..adapters import ADAPTERS
 from ..measure.cli import UsageError, first_sentence
-from ..measure.hub import load
+from ..measure.hub import load, without_code
 from ..patch import vtp_stats
 from .cases import DOWNSAMPLE, Case, applied
 from .prompts import INSTEAD, Prompter
@@ -34,7 +33,7 @@ def load_model(name: str, weights: str, dtype: torch.dtype, device: torch.device
 
     Raises UsageError for what cannot be had or pruned.
     """
-    config = load(name, AutoConfig.from_pretrained, INSTEAD)
+    config = load(name, without_code(AutoConfig), INSTEAD)
     known = sorted(set(ADAPTERS) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
     if config.model_type not in known:
         raise UsageError(
@@ -45,7 +44,7 @@ def load_model(name: str, weights: str, dtype: torch.dtype, device: torch.device
             return AutoModelForImageTextToText.from_config(config, dtype=dtype).to(device).eval()
         except (ValueError, RuntimeError) as error:
             raise UsageError(f"{name} cannot be built: {first_sentence(error)}") from None
-    of = partial(AutoModelForImageTextToText.from_pretrained, config=config, dtype=dtype)
+    of = without_code(AutoModelForImageTextToText, config=config, dtype=dtype)
     return load(name, of, INSTEAD).to(device).eval()
 
 
@@ -85,13 +84,11 @@ class TextEncoder:
     """Texts to directions: CLIP's text tower, or the mean of any encoder's last hidden states."""
 
     def __init__(self, name: str, device: torch.device):
-        config = load(name, AutoConfig.from_pretrained, INSTEAD)
+        config = load(name, without_code(AutoConfig), INSTEAD)
         self.is_clip = config.model_type in ("clip", "clip_text_model")
         model = CLIPTextModelWithProjection if self.is_clip else AutoModel
-        self.model = (
-            load(name, partial(model.from_pretrained, dtype=torch.float32), INSTEAD).to(device).eval()
-        )
-        self.tokenizer = load(name, AutoTokenizer.from_pretrained, INSTEAD)
+        self.model = load(name, without_code(model, dtype=torch.float32), INSTEAD).to(device).eval()
+        self.tokenizer = load(name, without_code(AutoTokenizer), INSTEAD)
         self.longest = getattr(config.get_text_config(), "max_position_embeddings", None)
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card_kinds import FAMILY_OF, KINDS, TASKS, Kind, what
-from .cli import UsageError
+from .cli import UsageError, reason
 from .variants import UNPATCHED
 
 MISSING = ("n/a", "-", "")  # cells that hold no measurement
@@ -42,22 +42,26 @@ def read_result(path: str | os.PathLike) -> Measured:
     """A benchmark's or an evaluation's JSON file; raises UsageError for one that is neither."""
     path = Path(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         kind = KINDS[result["benchmark"] if "benchmark" in result else f"eval_{result['evaluation']}"]
         measured = Measured(path, result, kind)
         section(measured, path.parent, "")
         list(evaluations(measured))
         measured.kind.model(result)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}); give a result's JSON file") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise UsageError(f"{path} cannot be read ({reason(error)}); give a result's JSON file") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError):
         kinds = ", ".join(sorted(KINDS))
         raise UsageError(f"{path} is no result of a benchmark or an evaluation ({kinds})") from None
     return measured
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
 def make_card(
-    base_model: str | None,
+    base_model: str,
     results: Iterable[Measured],
     template: Path,
     folder: Path,
@@ -84,18 +88,17 @@ def make_card(
         model_name=name,
         eval_results=[e for measured in results for e in evaluations(measured)],
     )
-    shown = base_model or results[0].result.get("model", name)
     return ModelCard.from_template(
         data,
         template_path=str(template),
         name=name,
-        base_model=shown,
-        link=f"[{shown}](https://huggingface.co/{shown})" if base_model else f"`{shown}`",
+        base_model=base_model,
+        link=f"[{base_model}](https://huggingface.co/{base_model})",
         config_from=config_from,
         loader=loader,
-        complete=any(speaks_of(measured, shown) for measured in results),
-        sections=[section(measured, folder, shown) for measured in results],
-        bench=f"python scripts/{bench} --model {shown} --method vtp qk_topk",
+        complete=any(speaks_of(measured, base_model) for measured in results),
+        sections=[section(measured, folder, base_model) for measured in results],
+        bench=f"python scripts/{bench} --model {base_model} --method vtp qk_topk",
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ ATTENTION = {  # by name, and what it needs
     "flash_attention_2": "a CUDA device and bfloat16 or float16",
     "flash_attention_3": "a CUDA device and bfloat16 or float16",
 }
+MOST = 2**31 - 1  # of a count: beyond it libraries fail, each in its own way
 ANYWHERE = [name for name, needs in ATTENTION.items() if not needs]
 BENCH_EXTRA = 'pip install "hf-vtp[bench]"'
 MODULE_OF_EXTRA = {
@@ -45,6 +48,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     """Call `main(argv)`; the exit code, 2 after wrong input, whose one sentence is then on stderr."""
     try:
         main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
         return 0
     except SystemExit as done:
         return done.code or 0
@@ -53,10 +57,27 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         return 130
     except UsageError as error:
         sentence = str(error)
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _out_of_memory(error):
+            raise
         sentence = "the device is out of memory; choose a smaller batch size"
-    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    except OSError as error:  # of files and folders, a full disk among them
+        sentence = f"{error.filename or 'a file'} cannot be read or written ({reason(error)})"
+        _drop_output()
+    print(f"{Path(sys.argv[0]).name}: {' '.join(sentence.splitlines())}", file=sys.stderr)
     return 2
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # of a CPU
+
+
+def _drop_output() -> None:
+    """Forget what cannot be printed: a disk that is full, or a reader that has gone."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # else the interpreter would try once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def first_sentence(error: BaseException) -> str:
@@ -64,14 +85,40 @@ def first_sentence(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def reason(error: BaseException) -> str:
+    """Why a file cannot be used, in the system's words where it has some."""
+    return getattr(error, "strerror", None) or first_sentence(error)
+
+
 def count(text: str) -> int:
     """argparse type: an int of at least 1."""
+    return _whole(text, 1, MOST, "at least 1")
+
+
+def seed(text: str) -> int:
+    """argparse type: an int that every library takes for a seed."""
+    return _whole(text, 0, MOST, "at least 0")
+
+
+def threads(text: str) -> int:
+    """argparse type: a number of threads or processes that a machine can start."""
+    return _whole(text, 1, 1024, "at least 1")
+
+
+def port(text: str) -> int:
+    """argparse type: a port of this machine."""
+    return _whole(text, 1, 65535, "at least 1")
+
+
+def _whole(text: str, least: int, most: int, allowed: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+        value = least - 1
+    if value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, not {text}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of {allowed}, not {text}")
     return value
 
 
@@ -116,19 +163,42 @@ def writable(path: str | None, *suffixes: str) -> Path | None:
     if path is None:
         return None
     target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"{path} is a folder; give the name of a file")
-    if suffixes and target.suffix.lower() not in suffixes:
-        raise UsageError(f"{path} must end in one of {', '.join(suffixes)}")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist; make it or write elsewhere")
     try:
+        if target.is_dir():
+            raise UsageError(f"{path or 'an empty name'} is a folder; give the name of a file")
+        if suffixes and target.suffix.lower() not in suffixes:
+            raise UsageError(f"{path} must end in one of {', '.join(suffixes)}")
+        if not target.parent.is_dir():
+            raise UsageError(f"the folder {target.parent} does not exist; make it or write elsewhere")
         with replacing(target):
-            raise UsageError("")  # a rehearsal that puts nothing in place
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
-    except UsageError:
+            raise _Rehearsed  # nothing is put in place
+    except _Rehearsed:
         return target
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be written ({reason(error)}); choose another file") from None
+
+
+def folder(path: str, option: str) -> Path:
+    """The folder, there or not, once it is known that files can be written in it; nothing is left in it."""
+    target = Path(path)
+    try:
+        if not target.parent.is_dir():
+            raise UsageError(f"the folder {target.parent} does not exist; make it or write elsewhere")
+        if not os.path.lexists(target):
+            target.mkdir()
+            target.rmdir()
+        elif not target.is_dir():
+            raise UsageError(f"{option} {path} is a file; give the name of a folder")
+        else:
+            with tempfile.TemporaryFile(dir=target):
+                pass
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {path} cannot be written ({reason(error)}); choose another") from None
+    return target
+
+
+class _Rehearsed(Exception):
+    pass
 
 
 def command(argv: list[str]) -> str:

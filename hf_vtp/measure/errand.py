@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConfig
 
 from ..config import VTPConfig
+from ..files import replacing
 from ..patch import apply_vtp
 from . import clip
 from .card_kinds import TASKS
 from .cli import UsageError
 from .geometry import GEOMETRIES, named_config
-from .hub import load
+from .hub import load, without_code
 
 INSTEAD = "give --weights random for a geometry known by name, or a local folder"
 FAMILIES = {"clip_vision_model": "clip"}  # of model types that are not their family's name
@@ -34,7 +36,7 @@ def model_config(name: str, weights: str) -> PreTrainedConfig:
             known = ", ".join([*clip.GEOMETRIES, *(n for table in GEOMETRIES.values() for n in table)])
             raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
         return named_config(named, name)
-    return load(name, partial(AutoConfig.from_pretrained, trust_remote_code=False), INSTEAD)
+    return load(name, without_code(AutoConfig), INSTEAD)
 
 
 def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPConfig:
@@ -63,26 +65,27 @@ def family_of(config: PreTrainedConfig) -> str:
 def measure(family: str, model: str, scripts: Path, folder: Path, arguments: list[str]) -> Path:
     """Run the family's benchmark in a process of its own; the JSON file it wrote into `folder`.
 
-    A model in a local folder goes by the folder's name there: its path is nobody's business. Raises
-    UsageError if the benchmark fails; what it has to say is on stderr by then.
+    It runs in a folder of its own, so that nothing of a run that was killed is in the way of the next. A
+    model in a local folder goes by the folder's name there: its path is nobody's business. Raises UsageError
+    if the benchmark fails; what it has to say is on stderr by then.
     """
     script = scripts / TASKS[family][2]
-    target = folder / f"{script.stem}.json"
     local = Path(model).resolve() if Path(model).is_dir() else None
     shown = model if local is None else local.name
-    command = ["--model", shown, *arguments, "--json", target.name, "--plot", f"{script.stem}.png"]
+    made = f"{script.stem}.png", f"{script.stem}.json"  # the picture first: results ask for it
+    command = ["--model", shown, *arguments, "--json", made[1], "--plot", made[0]]
     paths = [str(scripts.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    if local is not None:
-        (folder / shown).symlink_to(local)
-    try:
-        done = subprocess.run([sys.executable, str(script), *command], cwd=folder, env=environment, stdout=2)
-    finally:
+    with tempfile.TemporaryDirectory() as own:
         if local is not None:
-            (folder / shown).unlink()
-    if done.returncode:
-        raise UsageError(f"{script.name} failed with exit code {done.returncode}; nothing was pushed")
-    return target
+            Path(own, shown).symlink_to(local)
+        done = subprocess.run([sys.executable, str(script), *command], cwd=own, env=environment, stdout=2)
+        if done.returncode:
+            raise UsageError(f"{script.name} failed with exit code {done.returncode}; nothing was pushed")
+        for name in made:
+            with replacing(folder / name) as path:
+                shutil.copyfile(Path(own, name), path)
+    return folder / made[1]
 
 
 def tree(folder: Path, files: Iterable[Path]) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
+import torch
 from huggingface_hub import constants, get_session
-from safetensors import SafetensorError
 
+from ..hub import is_repo_id
 from .cli import UsageError, first_sentence
 
 T = TypeVar("T")
-UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)  # missing, garbled, cut short, misshapen
+PASSED_ON = (UsageError, ImportError, torch.OutOfMemoryError)
 TIMEOUT = 10  # seconds for the Hub to answer at all; its own retries take half a minute
 
 
@@ -30,18 +32,29 @@ def reachable() -> bool:
 def load(name: str, loader: Callable[..., T], instead: str) -> T:
     """`loader(name, local_files_only=…)` from a folder or the cache, and from the Hub where they lack it.
 
-    Raises UsageError with one sentence that ends in `instead`, what to do instead.
+    Raises UsageError with one sentence that ends in `instead`, what to do instead, whatever the loader says
+    of a folder that is missing, garbled, cut short or misshapen.
     """
-    if not Path(name).exists() and (Path(name).is_absolute() or name.startswith((".", "~"))):
+    there, local = os.path.exists(name), os.path.isdir(name)
+    if not there and (name.startswith((os.sep, ".", "~")) or not is_repo_id(name)):
         raise UsageError(f"there is no folder {name}; {instead}")
     try:
         return loader(name, local_files_only=True)
-    except UNLOADABLE as error:
-        if Path(name).is_dir():
+    except PASSED_ON:
+        raise
+    except Exception as error:  # of Transformers, and of every library that it reads files with
+        if local:
             raise UsageError(f"{name} cannot be loaded ({first_sentence(error)}); {instead}") from None
     if not reachable():
         raise UsageError(f"{name} is not in the local cache and the Hub cannot be reached; {instead}")
     try:
         return loader(name, local_files_only=False)
-    except UNLOADABLE as error:
+    except PASSED_ON:
+        raise
+    except Exception as error:
         raise UsageError(f"{name} cannot be loaded ({first_sentence(error)}); {instead}") from None
+
+
+def without_code(auto: type, **told) -> Callable:
+    """An Auto class's `from_pretrained` that runs no code of a folder, and does not ask whether it may."""
+    return partial(auto.from_pretrained, trust_remote_code=False, **told)

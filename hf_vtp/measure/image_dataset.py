@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterator
 from functools import partial
@@ -33,7 +34,7 @@ def image_column(loaded, source: str) -> tuple[str, dict]:
     """The column of `undecoded` rows that holds an image, and the first row; raises UsageError without."""
     try:
         first = next(iter(loaded), None)
-    except (OSError, ValueError) as error:  # found, but not readable
+    except Exception as error:  # found, but not readable
         raise UsageError(f"the dataset {source} cannot be read: {first_sentence(error)}") from None
     column = first and next((name for name, value in first.items() if is_image(value)), None)
     if column is None:
@@ -60,8 +61,14 @@ def load_split(source: str, path: Path, split: str = ""):
         if any((path / file).is_file() for file in ON_DISK):
             loaded = datasets.load_from_disk(str(path))
         else:
-            loaded = datasets.load_dataset(**_where(source, path, name), streaming=True)
-    except (OSError, ValueError, RuntimeError) as error:
+            where = _where(source, path, name)
+            # older releases of `datasets` ask whether they may run a folder's script; newer ones cannot
+            if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
+                where["trust_remote_code"] = False
+            loaded = datasets.load_dataset(**where, streaming=True)
+    except UsageError:
+        raise
+    except Exception as error:  # of every library that `datasets` reads files with
         raise UsageError(f"there is no image in {source}: {first_sentence(error)}") from None
     if not isinstance(loaded, dict):
         return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +16,14 @@ from pathlib import Path
 from PIL import Image
 
 from .cli import UsageError, first_sentence, require
-from .decode import BROKEN, upright_rgb
+from .decode import BROKEN, MOST_BYTES, upright_rgb
 
 PHOTOGRAPHS = (  # of what the scikit-image wheel ships; masks, drawings and one of each stereo pair left out
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "page.png"),
     *("retina.jpg", "rocket.jpg"),
 )
+ENCRYPTED = 1  # in a member's flags
 Opener = Callable[[], Image.Image]
 
 
@@ -70,7 +72,7 @@ def find_images(source: str | None) -> Images:
         require("scikit-image")
         folder = Path(importlib.util.find_spec("skimage").origin).parent / "data"
         return _images("scikit-image's photographs", _files([folder / name for name in PHOTOGRAPHS], folder))
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         if not files:
@@ -87,7 +89,7 @@ def find_images(source: str | None) -> Images:
             return _images(source, entries_of(found, path))
     from .image_dataset import entries  # imports `datasets`, which measuring on a folder does not need
 
-    return Images(source, entries(source, Path(source).expanduser()))
+    return Images(source, entries(source, Path(os.path.expanduser(source))))
 
 
 def _images(source: str, entries: list[tuple[str, Opener]]) -> Images:
@@ -109,7 +111,7 @@ def _members(paths: list[Path], folder: Path) -> list[tuple[str, Opener]]:
     for path in paths:
         try:
             archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except BROKEN as error:
             raise UsageError(f"{path} cannot be read: {first_sentence(error)}") from None
         for name in sorted(archive.namelist()):
             if Path(name).suffix.lower() in _suffixes() and not Path(name).name.startswith("."):
@@ -118,4 +120,15 @@ def _members(paths: list[Path], folder: Path) -> list[tuple[str, Opener]]:
 
 
 def _open_member(archive: zipfile.ZipFile, name: str) -> Image.Image:
-    return Image.open(io.BytesIO(archive.read(name)))
+    """The image of a member; raises OSError for one that is encrypted, too large or packed in another way."""
+    member = archive.getinfo(name)
+    if member.flag_bits & ENCRYPTED:
+        raise OSError("it is encrypted")
+    if member.file_size > MOST_BYTES:
+        raise OSError(f"it is larger than {MOST_BYTES // 2**20} MiB")
+    try:
+        with archive.open(member) as file:
+            data = file.read(MOST_BYTES)
+    except Exception as error:  # every way of packing has its own
+        raise OSError(first_sentence(error)) from None
+    return Image.open(io.BytesIO(data))

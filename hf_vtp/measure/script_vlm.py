@@ -62,9 +62,9 @@ def parser(prog: str, doc: str, default_model: str, default_layers: list) -> arg
     p.add_argument(
         "--attn-implementation", choices=tuple(cli.ATTENTION), help="default: what Transformers picks"
     )
-    p.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
+    p.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
     p.add_argument("--rounds", type=cli.count, default=5, help="timed calls of every row (5)")
-    p.add_argument("--seed", type=int, default=0, help="of prompts, weights and the order within rounds")
+    p.add_argument("--seed", type=cli.seed, default=0, help="of prompts, weights and the order within rounds")
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     p.add_argument("--plot", metavar="FILE", help=f"also draw it, as {' '.join(plot.SUFFIXES)}")
     p.set_defaults(resolution=[None])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -23,7 +24,8 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
-from ..measure.cli import UsageError
+from ..measure.cli import UsageError, first_sentence
+from ..measure.hub import without_code
 from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
 from .tokenizer import IMAGE, VISION_END, VISION_START, make_tokenizer
@@ -59,18 +61,21 @@ def load(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UsageError(f"there is no model in {folder}; give a folder that scripts/testbed/train.py wrote")
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = without_code(AutoConfig)(folder).model_type
     if kind not in CLASSES_OF:
         raise UsageError(f"{folder} holds a model of type {kind!r}; choose from {', '.join(CLASSES_OF)}")
     model_class, processor_class = CLASSES_OF[kind]
     model = model_class.from_pretrained(folder, dtype=dtype).to(device).eval()
-    return Testbed(model, processor_class.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    return Testbed(model, processor_class.from_pretrained(folder), without_code(AutoTokenizer)(folder))
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
     """Weights in float16, configs, tokenizer and image processor, each file below 2 MiB."""
     model.set_attn_implementation("sdpa")
-    model.half().save_pretrained(folder, max_shard_size=SHARD)
+    try:
+        model.half().save_pretrained(folder, max_shard_size=SHARD)
+    except SafetensorError as error:  # a full disk
+        raise UsageError(f"{folder} cannot be written ({first_sentence(error)})") from None
     model.float()
     even = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     kind = model.config.model_type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import dataclass
@@ -150,8 +151,10 @@ def _save(path: Path, recipe: Recipe, seed: int, state: dict, model, places, opt
         "places": places.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
+    saved = io.BytesIO()  # torch itself calls a full disk an invalid file name
+    torch.save(content, saved)
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(saved.getbuffer())
 
 
 def _restore(path: Path, recipe: Recipe, seed: int, model, places, optimizers: list) -> dict:

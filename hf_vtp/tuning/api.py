@@ -102,7 +102,7 @@ def tune(
     reads_text = adapter_for(root).reads_text
     if reads_text and not hasattr(root, "generate"):
         raise TypeError(f"{type(root).__name__} writes no answers; give the model with its language head")
-    base = VTPConfig(keep_ratio=1.0).replace(**fields)
+    base = VTPConfig().replace(**fields).replace(keep_ratio=1.0)
     candidates = make_candidates(root, methods, layers, schedules, base)
     items = make_items(images, questions, reads_text)
     parts = _parts(items, seed, processor, batch_size, reads_text)
@@ -123,7 +123,7 @@ def tune(
             speed = _time(finalists, lab, rounds)
             cost, whole = lambda trial: 1 / trial.per_second, 1 / speed
         chosen = walk(front(finalists, cost, whole), lab, target, confidence)
-    config = chosen.config if chosen else base
+    config = chosen.config if chosen else base.replace(max_keep=None)  # which prunes at 1.0, too
     report = TuneReport(
         quality=task.quality,
         target=target,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageOps
 
-from ..measure.decode import as_rgb
+from ..measure.decode import as_rgb, refuse_empty
 from ..stats import VTPStats
 from . import layout
 from .geometry import covered, has_frames
@@ -51,7 +51,8 @@ def draw_kept(
         scale: pictures are drawn so many times as large, for small ones.
 
     Raises ValueError for an image, a stage or a scale that there is not, for more pictures than were seen at
-    that place, and where the processor is needed; TypeError for what is no picture or no VTPStats.
+    that place or one without pixels, for a heat map of NaN, and where the processor is needed; TypeError for
+    what is no picture or no VTPStats.
     """
     if not isinstance(stats, VTPStats):
         raise TypeError(f"stats must be what vtp_stats(model) returns, not {type(stats).__name__}")
@@ -60,6 +61,12 @@ def draw_kept(
         if not isinstance(stage, int) or not -len(found) <= stage < len(found):
             raise ValueError(f"stage must be from 0 to {len(found) - 1}, or -1, not {stage!r}")
         found = [found[stage]]
+    for view in found if heat_map else ():
+        if view.num_nan:
+            raise ValueError(
+                f"{view.num_nan} scores after layer {view.layer} are NaN, of which there is no heat map; "
+                "look for NaN in the model's weights or the pixel values"
+            )
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number of at least 1, not {scale!r}")
     grid = found[0].owner.shape
@@ -96,6 +103,8 @@ def _frames(image: Image.Image | Sequence[Image.Image], groups: int, processor) 
     if not all(isinstance(frame, Image.Image) for frame in frames):
         kind = type(image).__name__
         raise TypeError(f"image must be a PIL image or the list of a video's frames, not {kind}")
+    for frame in frames:
+        refuse_empty(frame)
     moving = processor is None or has_frames(processor)
     if groups == 1 and len(frames) > (FRAMES_PER_GROUP if moving else 1):
         raise ValueError(

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from ..measure.cli import UsageError
+from ..measure.decode import refuse_empty
 from ..measure.hub import load
 from ..methods import list_methods
 
@@ -83,7 +84,12 @@ def reading_text(methods: Iterable[str]) -> list[str]:
 
 
 def pixels(eyes: Eyes, images: list[Image.Image]) -> dict[str, Tensor]:
-    """What the image processor makes of the pictures, on the model's device and in its dtype."""
+    """What the image processor makes of the pictures, on the model's device and in its dtype.
+
+    Raises ValueError for a picture without pixels.
+    """
+    for image in images:
+        refuse_empty(image)
     media = eyes.image_processor(images=images, return_tensors="pt")
     model = eyes.model
     return {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from ..measure.cli import UsageError, first_sentence
-from ..measure.decode import BROKEN, upright_rgb
+from ..measure.decode import BROKEN, MOST_BYTES, upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 50_000_000
 MOST_STRETCH = 200  # longer by shorter side: some models enlarge the shorter one, Qwen refuses more
 
@@ -25,7 +25,10 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     """
     name = Path(path).name
     try:
-        if os.stat(path).st_size > MOST_BYTES:
+        told = os.stat(path)
+        if not stat.S_ISREG(told.st_mode):  # a pipe would be waited for
+            raise UsageError(f"{name or path} is no file; give an image")
+        if told.st_size > MOST_BYTES:
             raise UsageError(f"{name} is larger than {MOST_BYTES // 2**20} MiB; give a smaller file")
         with warnings.catch_warnings():  # Pillow's own bound is laxer than ours
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

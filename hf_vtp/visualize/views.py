@@ -21,6 +21,7 @@ class View:
         kept: bool, whether the token is the one that stands for its group.
         scores: float, NaN for tokens that had left before; None where nothing was to leave.
         num_kept: tokens left.
+        num_nan: tokens that came to the stage and got NaN for a score.
     """
 
     layer: int
@@ -28,6 +29,7 @@ class View:
     kept: np.ndarray
     scores: np.ndarray | None
     num_kept: int
+    num_nan: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -51,13 +53,15 @@ def views(stats: VTPStats, image_index: int = 0) -> list[View]:
     for stage in stats.stages:
         assignment = stage.assignment[image_index].cpu().numpy()
         owner = np.where(owner >= 0, assignment[owner.clip(min=0)], GONE)
-        scores = None
+        scores, num_nan = None, 0
         if stage.scores[image_index] is not None:
             scores = np.full(count, np.nan)
             scores[left] = stage.scores[image_index].float().cpu().numpy()
+            num_nan = int(np.isnan(scores[left]).sum())
             scores = scores.reshape(grid)
         left = stage.keep_indices[image_index].cpu().numpy()
         kept = np.zeros(count, dtype=bool)
         kept[left] = True
-        found.append(View(stage.layer, owner.reshape(grid), kept.reshape(grid), scores, len(left)))
+        told = (owner.reshape(grid), kept.reshape(grid), scores, len(left), num_nan)
+        found.append(View(stage.layer, *told))
     return found

@@ -13,6 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 import gradio as gr
 from transformers.utils import logging
 
+from hf_vtp.demo.access import offered, spare_from_proxy
 from hf_vtp.demo.room import METHODS, MOST_METHODS, PANEL, Room
 from hf_vtp.demo.words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
 from hf_vtp.measure.cli import UsageError, first_sentence
@@ -31,9 +32,10 @@ KEPT = 6 * 3600  # seconds that an upload and a result stay on the disk
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def build(room: Room, model: str = "llava", any_model: bool = True) -> gr.Blocks:
-    """The page; with `any_model` a visitor may name a folder or a model on the Hub."""
-    choices = list(STAND_INS) if model in STAND_INS else [model, *STAND_INS]
+def build(room: Room, model: str = "llava") -> gr.Blocks:
+    """The page; where the room offers no models of its own, a visitor may name a folder or one on the Hub."""
+    any_model = room.offered is None
+    choices = list(dict.fromkeys([*([] if model in STAND_INS else [model]), *(room.offered or STAND_INS)]))
     first = next(iter(SAMPLES))
     with gr.Blocks(title="hf_vtp", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as page:
         gr.Markdown(INTRO)
@@ -164,10 +166,10 @@ def serve(model: str = "llava", host: str = "127.0.0.1", port: int | None = None
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    on_the_hub = "SPACE_ID" in os.environ  # there a visitor must not fill the machine with models of theirs
-    room = Room(**told)
+    room = Room(offered=offered(model, host), **told)
     room.open(model)  # a name that leads nowhere is said now, not to the first visitor
-    page = build(room, model, any_model=not on_the_hub)
+    page = build(room, next(iter(room.offered or [model])))
+    spare_from_proxy(host)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,

@@ -18,7 +18,7 @@ def parse(argv: list[str]):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="a folder that is empty or not there yet")
     parser.add_argument("--num", type=cli.count, default=1000, help="scenes (1000)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=cli.seed, default=0)
     parser.add_argument(
         "--split", choices=tuple(BACKGROUNDS), default="train", help="decides the backgrounds"
     )

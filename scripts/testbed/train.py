@@ -33,14 +33,16 @@ def parse(argv: list[str]):
     )
     parser.add_argument("--recipe", choices=tuple(RECIPES), help="default: gpu on a GPU, else cpu")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, scenes and their order")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of weights, scenes and their order")
     parser.add_argument(
         "--num-eval", type=cli.count, default=1000, help="fresh test scenes for the card (1000)"
     )
     parser.add_argument(
-        "--workers", type=cli.count, help="processes that draw scenes; default: 1, or one a core beside a GPU"
+        "--workers",
+        type=cli.threads,
+        help="processes that draw scenes; default: 1, or one a core beside a GPU",
     )
-    parser.add_argument("--threads", type=cli.count, help="CPU threads; default: torch's choice")
+    parser.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
     parser.add_argument(
         "--compile", action="store_true", help="compile the layers; needs a C++ compiler on a CPU"
     )
@@ -67,6 +69,9 @@ def main(argv: list[str]) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cli.UsageError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
+    for file in (*out.iterdir(), *run.iterdir()):
+        if not file.is_dir():
+            cli.writable(str(file))  # what is no regular file would be written into, or waited for
     workers = args.workers or (1 if device.type == "cpu" else os.cpu_count())
     trained = train(args.model, recipe, run, device, args.seed, clip and clip.model, workers, args.compile)
     save(trained.model, out)
