@@ -57,7 +57,7 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     # those of the Hub run in test_hub_readme.py, of pictures in test_visualize_script.py, tune in test_tune
     elsewhere = ("@register", "user/", "hf_vtp.visualize", "tune(")
     found = [code for code in snippets("README.md") if not any(words in code for words in elsewhere)]
-    assert len(found) == 3
+    assert len(found) == 4
     clip_names, names = {"pixel_values": pixel_values}, {"inputs": inputs}
     for snippet, namespace in zip(found, (clip_names, clip_names, names), strict=True):
         exec(snippet, namespace)
