@@ -203,6 +203,12 @@ class PromptReader:
             raise NotImplementedError(
                 "a paged cache cannot hold a pruned prompt; use generate with another cache"
             )
+        text = arguments.get("input_ids", arguments.get("inputs_embeds"))
+        if isinstance(text, Tensor) and text.is_meta:
+            raise NotImplementedError(
+                "which columns of a prompt leave depends on its ids, and on the meta device there are none; "
+                "run the vision tower alone there"
+            )
         mask = arguments.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
             raise NotImplementedError("pruning needs a 2-D attention_mask (1 = token, 0 = padding), or none")
