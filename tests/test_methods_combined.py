@@ -9,6 +9,7 @@ from hf_vtp import VTPConfig, apply_vtp, vtp
 from hf_vtp.methods import PARTS
 from hf_vtp.registry import Entry
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())
 # any two parts meet: 11 scorers and 22 selectors go through all 8 mergers
 COMBINATIONS = [
@@ -24,7 +25,7 @@ def clip_call():
 
 
 def llava_call():
-    model, inputs = Llava.model(), Llava.inputs((1, 0))
+    model, inputs = Llava.model(), Llava.inputs((1,))
     return model, lambda: model(**inputs).logits
 
 
