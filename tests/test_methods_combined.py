@@ -9,7 +9,6 @@ from hf_vtp import VTPConfig, apply_vtp, vtp
 from hf_vtp.methods import PARTS
 from hf_vtp.registry import Entry
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())
 # any two parts meet: 11 scorers and 22 selectors go through all 8 mergers
 COMBINATIONS = [

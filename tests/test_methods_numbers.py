@@ -16,9 +16,6 @@ WITH_NUMBERS = ["vtp", "hiprune", "zero_tprune", "gtp", "cdpruner"]  # what else
 COUNTED_IMAGES = [name for name in COUNTED if name in IMAGE_METHODS]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def default_dtype():
     before = torch.get_default_dtype()

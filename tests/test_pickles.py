@@ -11,7 +11,7 @@ from vlm import FAMILIES
 
 from hf_vtp import apply_vtp, remove_vtp, vtp_stats
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 
 
 def clip_case():

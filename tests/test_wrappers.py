@@ -18,7 +18,7 @@ from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, remove_vtp, vtp, vtp_stats
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 
 
 class Around(nn.Module):
