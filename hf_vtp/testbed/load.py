@@ -12,7 +12,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BaseImageProcessor,
-    CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
     LlavaForConditionalGeneration,
@@ -20,9 +19,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
 )
 
+from ..image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
 from ..measure.cli import UsageError
 from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
