@@ -1,4 +1,4 @@
-"""Image processors of Transformers, on PIL where torchvision is missing, of which the usual names would warn."""
+"""Image processors of Transformers, on PIL where torchvision is missing: the usual names would warn."""
 
 from transformers.utils import is_torchvision_available
 
