@@ -227,3 +227,18 @@ hf_vtp.apply_vtp(model, keep_ratio=0.5)
 assert model(pixel_values, output_hidden_states=True).last_hidden_state.shape[1] == 9
 """
     assert changes(action, setup)[1] == []
+
+
+def test_no_torchvision_is_no_news():
+    """The testbed, the pictures and the benchmarks ask for image processors on PIL where they have to."""
+    code = """
+import contextlib, io, json
+heard = io.StringIO()
+with contextlib.redirect_stderr(heard):
+    import hf_vtp.testbed.load, hf_vtp.visualize.look, hf_vtp.visualize.shipped
+    from hf_vtp.measure.clip import image_processor
+    found = type(image_processor("a name", "random", 32)).__name__
+print(json.dumps([found, [line for line in heard.getvalue().splitlines() if "torchvision" in line]]))
+"""
+    found, said = python(code)
+    assert found.startswith("CLIPImageProcessor") and said == []
