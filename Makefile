@@ -1,9 +1,10 @@
-# make test: the environment, ruff, the tests, and those that touch models again with the oldest Transformers.
+# make test: the environment, ruff, the tests, and their core again with the oldest and the newest Transformers.
 # make demo: the environment, then what pruning costs and buys on the testbed's trained CLIP and LLaVA.
 
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .overlay-oldest
+NEWEST ?= .overlay-newest
 ARTIFACTS ?= artifacts
 WORKERS ?= 2
 
@@ -35,7 +36,11 @@ $(OLDEST)/.made: constraints-oldest.txt $(VENV)/.made-for-tests
 test: lint $(OLDEST)/.made
 	$(PYTEST)
 	PYTHONPATH=$(OLDEST) $(PY) -c "import transformers as t; assert t.__version__ == '$(OLDEST_VERSION)', t.__version__"
-	PYTHONPATH=$(OLDEST) $(PYTEST) -m models
+	PYTHONPATH=$(OLDEST) $(PYTEST) -m core
+	@newest=$$($(PY) scripts/dev/newest_transformers.py $(NEWEST)) && if [ -n "$$newest" ]; then \
+		echo "Transformers $$newest is newer than the pinned one" && export PYTHONPATH=$(NEWEST) && \
+		$(PY) -c "import transformers as t; assert t.__version__ == '$$newest', t.__version__" && \
+		$(PYTEST) -m core; fi
 
 demo: $(VENV)/.made
 	mkdir -p $(ARTIFACTS)
@@ -71,4 +76,4 @@ pictures: $(VENV)/.made-for-tests
 	$(PY) scripts/update_readme.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(ARTIFACTS) build dist .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, fields, replace
 
 from .mergers.lloyd import lloyd
@@ -73,6 +74,9 @@ class VTPConfig(Shareable):
                 LLOYD.check_options("lloyd", {"rounds": options["lloyd"]})
                 options = {name: value for name, value in options.items() if name != "lloyd"}
             table[name].check_options(name, options)
+        self._check_observers()
+        for f in fields(self):  # its own: a list or a dict that the caller changes later is not this one
+            setattr(self, f.name, copy.deepcopy(getattr(self, f.name)))
 
     def part(self, kind: str) -> tuple[str, dict]:
         """Name and options of the "scorer", "selector" or "merger": the method's own unless replaced."""
@@ -137,6 +141,17 @@ class VTPConfig(Shareable):
             listed = isinstance(value, list) and list in kinds
             if not all(_is(v, (LISTED[name],)) for v in value) if listed else not _is(value, kinds):
                 raise TypeError(f"{name} must be {allowed}, not {value!r}")
+
+    def _check_observers(self) -> None:
+        """A stage finds what was observed of earlier layers by layer alone, so one part at most observes."""
+        names = {part: self.part(part)[0] for part in PARTS}
+        observing = [part for part, name in names.items() if PARTS[part][name].watches]
+        if len(observing) > 1:
+            first, second = observing[:2]
+            raise ValueError(
+                f"{first} {names[first]!r} and {second} {names[second]!r} both observe earlier layers, which "
+                f"one part of a method can do; choose another {first} or another {second}"
+            )
 
     def _check_amounts(self) -> None:
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]

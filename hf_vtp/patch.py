@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from .config import VTPConfig
 from .remembered import OwnConfig, forget, made_for, refuse_others, remembered
 from .stats import VTPStats
 from .tower import Tower
+from .wrappers import transformers_model, unwrap
 
 ATTRIBUTE = "_vtp"  # where a pruned model keeps its adapter
 
@@ -27,14 +30,20 @@ def apply_vtp(
 
     Only this object changes. Applying again replaces. `config` is a VTPConfig, or a folder or a repository on
     the Hub to load one from; keyword arguments are VTPConfig's fields and override it. Without any argument
-    it is what `model.config.vtp_config` says, of a model that was saved while it was pruned.
+    it is what `model.config.vtp_config` says, of a model that was saved while it was pruned. The config is
+    copied: what is changed in it later has no effect until apply_vtp is called again.
 
-    Raises ValueError or TypeError, before anything is changed, for a model family that is not supported, an
-    unknown method or option, a ratio outside (0, 1], a layer where pruning has no effect or a config made for
-    another family or number of layers; OSError for a repository that is missing, private or out of reach;
-    RuntimeError on a Transformers that hf_vtp was not tested with and on which pruning goes wrong.
+    Image features of a pruned language model, asked for by `get_image_features`, are those of the tokens that
+    stay: LLaVA's have a row for each; Qwen's a row for every merge unit, NaN where it was dropped. `forward`
+    and `generate` never let such a row through.
+
+    Raises ValueError or TypeError, before anything is changed, for what is no model (a pipeline, a module
+    around one: the sentence names what to pass), a model family that is not supported, an unknown method or
+    option, a ratio outside (0, 1], a layer where pruning has no effect or a config made for another family or
+    number of layers; OSError for a repository that is missing, private or out of reach; RuntimeError on a
+    Transformers that hf_vtp was not tested with and on which pruning goes wrong.
     """
-    root = unwrap(model)
+    root = transformers_model(model)
     make = adapter_for(root)
     canary.check(root)
     config = _chosen(root, config, overrides)
@@ -52,8 +61,9 @@ def remove_vtp(model: nn.Module) -> nn.Module:
 
     The config that a model was loaded with is forgotten too: it has no `vtp_config` afterwards.
     """
-    take_off(model)
-    forget(unwrap(model))
+    root = transformers_model(model)
+    take_off(root)
+    forget(root)
     return model
 
 
@@ -61,28 +71,55 @@ def remove_vtp(model: nn.Module) -> nn.Module:
 def vtp(
     model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **overrides
 ) -> Iterator[nn.Module]:
-    """Prune inside a `with` block; whatever held before, pruned or not, holds again after it."""
-    outer = applied(model)
-    apply_vtp(model, config, **overrides)
-    try:
-        yield model
-    finally:
-        _uninstall(applied(model))
-        if outer is not None:
-            _install(outer)
+    """Prune inside a `with` block; whatever held before, pruned or not, holds again after it.
+
+    Raises RuntimeError for a block that ends before one that began inside it; what held before both holds
+    again after the last of them.
+    """
+    with _restored(model):
+        yield apply_vtp(model, config, **overrides)
 
 
 @contextmanager
 def unpruned(model: nn.Module) -> Iterator[nn.Module]:
     """No pruning at the start of a `with` block; whatever it applies, what held before holds after it."""
-    outer = applied(model)
-    take_off(model)
-    try:
-        yield model
-    finally:
+    with _restored(model):
         take_off(model)
-        if outer is not None:
-            _install(outer)
+        yield model
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """What held of a model before a `with` block holds again after it."""
+    root = unwrap(model)
+    block, blocks = Block(applied(root)), OPEN.setdefault(root, [])
+    blocks.append(block)
+    try:
+        yield
+    finally:
+        place = blocks.index(block)
+        blocks.remove(block)
+        if place < len(blocks):
+            blocks[place].before = block.before  # the one inside it now restores what held before both
+            raise RuntimeError(
+                "this vtp block ended before one that began inside it; end the blocks of a model in the "
+                "opposite order, as nested with statements do"
+            )
+        if not blocks:
+            del OPEN[root]
+        take_off(root)
+        if block.before is not None:
+            _install(block.before)
+
+
+@dataclass(eq=False)
+class Block:
+    """A `with` block in progress, and the pruning that held before it."""
+
+    before: Adapter | None
+
+
+OPEN: WeakKeyDictionary[nn.Module, list[Block]] = WeakKeyDictionary()  # by model, the innermost last
 
 
 def take_off(model: nn.Module) -> None:
@@ -92,7 +129,7 @@ def take_off(model: nn.Module) -> None:
 
 def vtp_stats(model: nn.Module) -> VTPStats:
     """What the last forward kept. Raises RuntimeError if the model is not pruned or has not run since."""
-    adapter = applied(model)
+    adapter = applied(transformers_model(model))
     if adapter is None:
         raise RuntimeError("this model is not pruned; call apply_vtp(model) first")
     return adapter.stats()
@@ -101,19 +138,6 @@ def vtp_stats(model: nn.Module) -> VTPStats:
 def applied(model: nn.Module) -> Adapter | None:
     """The adapter of a pruned model, None otherwise."""
     return vars(unwrap(model)).get(ATTRIBUTE)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The Transformers model inside the wrappers of torch.compile, PEFT, DDP and the like."""
-    while True:
-        if "_orig_mod" in vars(model).get("_modules", {}):
-            model = model._orig_mod
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
-        else:
-            return model
 
 
 def _chosen(root: nn.Module, config: VTPConfig | str | os.PathLike | None, overrides: dict) -> VTPConfig:

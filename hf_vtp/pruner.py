@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,10 +67,17 @@ def watched(config: VTPConfig, stages: list[int], num_layers: int, num_prefix_to
     return wanted
 
 
+def without_autocast(tokens: VisionTokens) -> AbstractContextManager:
+    """A block in which dtypes are what the code says; a device without autocast (meta) needs none."""
+    device = tokens.hidden_states.device.type
+    known = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if known else nullcontext()
+
+
 @torch.no_grad()
 def observe(tokens: VisionTokens, wanted: list) -> Tensor:
     """What was asked of a layer, [B, N] float32."""
-    with torch.autocast(device_type=tokens.hidden_states.device.type, enabled=False):
+    with without_autocast(tokens):
         ((function, options),) = wanted
         return function(tokens, **options)
 
@@ -80,8 +88,14 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
     `before` is the outcome of the same stage in the forward that a checkpointed backward replays: its choice
     is kept, or gradients would belong to other tokens.
 
-    Raises ValueError for more tokens than a method takes.
+    Raises ValueError for more tokens than a method takes, NotImplementedError on the meta device for counts
+    that follow the image.
     """
+    if tokens.hidden_states.is_meta and adaptive(config):
+        raise NotImplementedError(
+            f"the number of tokens that {config.method!r} keeps follows the image, and on the meta device "
+            "there is none; choose a method whose keep_ratio is exact, see list_methods()"
+        )
     most = limit(config)
     if most is not None and tokens.shape[1] > most:
         part = next(part for part in PARTS if entry(config, part).limit == most)
@@ -93,8 +107,7 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
         raise ValueError(
             f"method {config.method!r} compares image tokens with the prompt; call the whole model with ids"
         )
-    device = tokens.hidden_states.device.type
-    with torch.autocast(device_type=device, enabled=False):  # scores in float32 whatever the model runs in
+    with without_autocast(tokens):  # scores in float32 whatever the model runs in
         if before is None:
             with torch.no_grad():
                 scores, chosen = choose(tokens, config)
@@ -166,7 +179,7 @@ def padded(parts: list[tuple[Tensor, Outcome]], tokens: VisionTokens) -> Outcome
     (b, n), longest = tokens.shape, max(done.keep.shape[1] for _, done in parts)
     keep = torch.full((b, longest), -1, device=tokens.hidden_states.device)
     assignment = torch.full((b, n), -1, device=keep.device)
-    sizes = torch.zeros(b, longest, device=keep.device)
+    sizes = torch.zeros(b, longest, dtype=torch.float32, device=keep.device)
     states = tokens.content.new_zeros(b, longest, tokens.content.shape[-1])
     for images, done in parts:
         k = done.keep.shape[1]

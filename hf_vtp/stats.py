@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from .run import Group, Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StageStats:
     """One stage; every list has one entry per image.
 
@@ -29,8 +30,13 @@ class StageStats:
     sizes: list[Tensor]
     scores: list[Tensor | None]
 
+    def __repr__(self) -> str:
+        kept, entered = _span(map(_length, self.keep_indices)), _span(map(_length, self.assignment))
+        images = f"{len(self.keep_indices)} images"
+        return f"StageStats(layer={self.layer}, {images}: {kept} of {entered} tokens stay)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class VTPStats:
     """The last forward of a pruned model; every list has one entry per image, in the order they were given.
 
@@ -49,6 +55,20 @@ class VTPStats:
     keep_indices: list[Tensor]
     grids: list[tuple[int, int, int]]
     stages: list[StageStats]
+
+    def __repr__(self) -> str:
+        kept = f"{_span(self.num_kept)} of {_span(self.num_tokens)} tokens stay"
+        stages = f"{len(self.stages)} stages, after layers {_span(stage.layer for stage in self.stages)}"
+        return f"VTPStats({len(self.num_tokens)} images: {kept}; {stages})"
+
+
+def _span(numbers: Iterable[int]) -> str:
+    numbers = sorted(set(numbers)) or [0]
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _length(x: Tensor | None) -> int:
+    return 0 if x is None else len(x)
 
 
 def collect(run: Run) -> VTPStats:
@@ -90,7 +110,8 @@ def _fill(stage: StageStats, image: int, group: Group, b: int, entered: Tensor |
         assignment[keep] = torch.arange(len(keep), device=index.device)
     else:
         assignment = outcome.assignment[b, : len(index)]
-    sizes = torch.ones(len(keep), device=index.device) if group.sizes is None else group.sizes[b, : len(keep)]
+    ones = torch.ones(len(keep), dtype=torch.float32, device=index.device)
+    sizes = ones if group.sizes is None else group.sizes[b, : len(keep)]
     stage.keep_indices[image], stage.assignment[image], stage.sizes[image] = index[keep], assignment, sizes
     stage.scores[image] = None if outcome is None else outcome.scores[b, : len(index)]
     return index[keep]

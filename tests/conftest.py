@@ -1,4 +1,4 @@
-"""No network, two threads in all, and the same random numbers for every test."""
+"""No network, one thread, and the same random numbers for every test; which tests every release runs."""
 
 import os
 
@@ -18,8 +18,27 @@ TOUCH_MODELS = (
     "test_tune",
     "test_vlm",
 )
+# what a release of Transformers can break; the maths of methods and the hf_vtp.measure tools it cannot
+CORE = (
+    "test_blocks",
+    "test_clip",
+    "test_eval",
+    "test_hub.py",
+    "test_hub_push",
+    "test_hub_remembered",
+    "test_llava",
+    "test_methods_models",
+    "test_pickles",
+    "test_qwen",
+    "test_testbed.py",
+    "test_verify",
+    "test_vlm",
+    "test_wrappers",
+)
+# of each kind of method one: the default, one that drops, that merges, that counts, that reads the prompt
+KINDS = ("vtp", "qk_topk", "tome", "dynamic", "cdpruner")
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(1)  # tiny models gain nothing from a second thread, and lose much where it has to wait
 
 
 def pytest_report_header():
@@ -27,9 +46,17 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
+    from hf_vtp.methods import METHODS
+
     for item in items:
         if item.path.name.startswith(TOUCH_MODELS):
             item.add_marker(pytest.mark.models)
+        given = getattr(item, "callspec", None)
+        methods = (
+            {x for x in given.params.values() if isinstance(x, str) and x in METHODS} if given else set()
+        )
+        if item.path.name.startswith(CORE) and methods <= set(KINDS):
+            item.add_marker(pytest.mark.core)
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +66,4 @@ def seeded():
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Small numbers gain nothing from a second thread, and wait for it where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    """What every test has by now."""

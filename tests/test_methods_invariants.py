@@ -12,7 +12,6 @@ from hf_vtp.mergers.lloyd import lloyd
 from hf_vtp.scorers import SCORERS
 from hf_vtp.selectors import SELECTORS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
 WHOLE = [name for name in CASES if name in RANDOM]
 

@@ -14,7 +14,6 @@ from hf_vtp.scorers import SCORERS
 from hf_vtp.selectors import SELECTORS
 from hf_vtp.selectors.recovered import local_outliers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SCORE = {name: getattr(scorers, name, None) for name in SCORERS}
 SELECT = {name: getattr(selectors, name, None) or getattr(greedy, name, None) for name in SELECTORS}
 MERGE = {name: getattr(mergers, name, None) for name in MERGERS}

@@ -1,5 +1,6 @@
 """The wheel holds the whole package and nothing else; importing it is cheap and changes nothing."""
 
+import ast
 import json
 import os
 import re
@@ -10,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import hf_vtp
 
@@ -49,14 +53,60 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in info)
 
 
+def requirements(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(f"hf_vtp-{hf_vtp.__version__}.dist-info/METADATA").decode()
+    return [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+
+
 def test_the_wheel_says_what_it_needs(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(f"hf_vtp-{hf_vtp.__version__}.dist-info/METADATA").decode()
     assert "Requires-Python: >=3.10" in metadata and "License-Expression: Apache-2.0" in metadata
-    needed = [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
-    always = {re.match("[a-z]+", line)[0] for line in needed if "extra ==" not in line}
-    assert always == {"torch", "transformers", "accelerate", "datasets", "evaluate", "pillow"}
-    assert "transformers<6,>=5.12" in needed
+    needed = requirements(wheel)
+    always = {Requirement(line).name for line in needed if "extra ==" not in line}
+    own = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pillow"}
+    assert always == own | {"huggingface-hub", "numpy", "packaging", "safetensors", "tokenizers"}
+
+
+def pinned(name):
+    """A package's version in a file of constraints."""
+    lines = (ROOT / name).read_text().splitlines()
+    return next(Version(line.split("==")[1]) for line in lines if line.startswith("transformers=="))
+
+
+def test_the_range_of_transformers_is_what_is_tested(wheel):
+    """From the oldest release that `make test` runs on to the pinned one, and none after it."""
+    (bounds,) = (Requirement(x).specifier for x in requirements(wheel) if x.startswith("transformers"))
+    oldest, newest = pinned("constraints-oldest.txt"), pinned("constraints.txt")
+    assert all(bounds.contains(v) for v in (oldest, newest, f"{newest.major}.{newest.minor}.99"))
+    before, after = (f"{v.major}.{v.minor + step}.0" for v, step in ((oldest, -1), (newest, 1)))
+    assert not bounds.contains(before) and not bounds.contains(after)
+
+
+NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}  # where a package's differs
+
+
+def imported(folder):
+    """Names of what the files below a folder import from outside it, without the standard library."""
+    files = list((ROOT / folder).rglob("*.py"))
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    full = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    full += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level and n.module]
+    own = {"hf_vtp", *(path.stem for path in files), *(path.parent.name for path in files)}
+    return {name.split(".")[0] for name in full} - set(sys.stdlib_module_names) - own
+
+
+def test_what_is_imported_is_declared(wheel):
+    """What the package and the scripts import comes with it or its extras; what tests import, with theirs."""
+    declared = {None: set(), "bench": set(), "demo": set(), "test": set()}
+    for line in requirements(wheel):
+        extra = re.search(r"extra == '(\w+)'", line)
+        declared.setdefault(extra and extra[1], set()).add(canonicalize_name(Requirement(line).name))
+    used = declared[None] | declared["bench"] | declared["demo"]
+    for folder, known in (("hf_vtp", used), ("scripts", used), ("tests", used | declared["test"])):
+        found = {NAMES.get(name, canonicalize_name(name)) for name in imported(folder)}
+        assert {"torch", "transformers"} <= found and found <= known, found - known
 
 
 def test_the_wheel_works_where_it_is_installed(wheel, tmp_path):
@@ -177,3 +227,18 @@ hf_vtp.apply_vtp(model, keep_ratio=0.5)
 assert model(pixel_values, output_hidden_states=True).last_hidden_state.shape[1] == 9
 """
     assert changes(action, setup)[1] == []
+
+
+def test_no_torchvision_is_no_news():
+    """The testbed, the pictures and the benchmarks ask for image processors on PIL where they have to."""
+    code = """
+import contextlib, io, json
+heard = io.StringIO()
+with contextlib.redirect_stderr(heard):
+    import hf_vtp.testbed.load, hf_vtp.visualize.look, hf_vtp.visualize.shipped
+    from hf_vtp.measure.clip import image_processor
+    found = type(image_processor("a name", "random", 32)).__name__
+print(json.dumps([found, [line for line in heard.getvalue().splitlines() if "torchvision" in line]]))
+"""
+    found, said = python(code)
+    assert found.startswith("CLIPImageProcessor") and said == []

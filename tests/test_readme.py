@@ -59,7 +59,7 @@ def test_the_snippets_of_the_readme_run(monkeypatch, capsys):
     found = [code for code in snippets("README.md") if not any(words in code for words in elsewhere)]
     assert len(found) == 4
     clip_names, names = {"pixel_values": pixel_values}, {"inputs": inputs}
-    for snippet, namespace in zip(found, (clip_names, clip_names, names), strict=True):
+    for snippet, namespace in zip(found, (clip_names, clip_names, names, names), strict=True):
         exec(snippet, namespace)
     assert names["new_tokens"].shape == (2, 64)
     assert capsys.readouterr().out == f"{[round(0.7 * 36)] * 2}\n"

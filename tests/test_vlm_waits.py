@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm import FAMILIES
 
+import hf_vtp
 from hf_vtp import apply_vtp, list_methods, vtp
 
 FIXED = [name for name in IMAGE_METHODS if list_methods()[name]["keep_ratio"] == "exact"]
+PACKAGE = Path(hf_vtp.__file__).parent
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "equal", "item"}
 WAITS |= {"unique_consecutive", "_unique2", "bincount"}
 pytestmark = pytest.mark.models
@@ -35,10 +38,15 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def is_ours(filename):
+    """Whether a file is the package's: other things, the environment say, may lie in a folder of its name."""
+    return PACKAGE in Path(filename).parents
+
+
 def asked():
     frame = sys._getframe(2)
     while frame is not None:
-        if "/hf_vtp/" in frame.f_code.co_filename:
+        if is_ours(frame.f_code.co_filename):
             return frame.f_code.co_name
         frame = frame.f_back
     return ""
@@ -104,7 +112,7 @@ def test_hooks_never_wait_beside_flash_attention(monkeypatch):
     torch.compiler.reset()
     assert set(pruned) <= {"", *ITS_OWN} and pruned.total() == unpruned.total()
     assert seen[7][-1] == 4 * (12 + 2)
-    assert not any("/hf_vtp/" in reason.user_stack[-1].filename for reason in found.break_reasons)
+    assert not any(is_ours(reason.user_stack[-1].filename) for reason in found.break_reasons)
 
 
 def test_hooks_break_qwens_graph_in_one_place():
@@ -117,10 +125,10 @@ def test_hooks_break_qwens_graph_in_one_place():
         with vtp(model, layer=1, keep_ratio=0.5) if pruned else nullcontext(), torch.no_grad():
             found = torch._dynamo.explain(model.model.visual)(patches, grid_thw=grid_thw)
         inmost = [reason.user_stack[-1] for reason in found.break_reasons]
-        broken[pruned] = {f.line for f in inmost if "/hf_vtp/" in f.filename}, len(inmost)
+        broken[pruned] = {f.line for f in inmost if is_ours(f.filename)}, len(inmost)
     torch.compiler.reset()
-    (lines, others), (ours, every) = broken[False], broken[True]
-    assert not lines and others and len(ours) == 1 and "unique_consecutive" in ours.pop()
+    (lines, others), (own, every) = broken[False], broken[True]
+    assert not lines and others and len(own) == 1 and "unique_consecutive" in own.pop()
     assert every <= 2 * others + 4
 
 

@@ -130,9 +130,10 @@ class CLIPTower(Tower):
         # SDPA the bias adds 3 to 8 % to an attention, the channel 9 to 69 % (scripts/bench_weighted.py). No
         # GPU was measured.
         weight = sizes.log() if self.weighs else torch.zeros_like(sizes)
+        weight = weight.to(dtype)  # before the fill: the least of float64 is beyond float32
         if self.adaptive:
             weight = weight.masked_fill(sizes == 0, torch.finfo(dtype).min)
-        return torch.nn.functional.pad(weight, (self.num_prefix_tokens, 0)).to(dtype)[:, None, None]
+        return torch.nn.functional.pad(weight, (self.num_prefix_tokens, 0))[:, None, None]
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         bias = run.layout.get(hooks.behind)

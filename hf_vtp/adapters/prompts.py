@@ -208,6 +208,12 @@ class PromptReader:
             raise NotImplementedError(
                 "a paged cache cannot hold a pruned prompt; use generate with another cache"
             )
+        text = arguments.get("input_ids", arguments.get("inputs_embeds"))
+        if isinstance(text, Tensor) and text.is_meta:
+            raise NotImplementedError(
+                "which columns of a prompt leave depends on its ids, and on the meta device there are none; "
+                "run the vision tower alone there"
+            )
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))

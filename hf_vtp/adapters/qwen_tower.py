@@ -93,7 +93,7 @@ class QwenTower(Tower):
 
     def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
         units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))
-        seen = torch.zeros(len(units), device=units.device)
+        seen = torch.zeros(len(units), dtype=torch.float32, device=units.device)
         for _, place, tokens, member in self.views(run, layer, units, states):
             found = observe(tokens, self.watched[layer])  # [B·parts, N]
             place = of_parts(place, len(found) // len(place), member)

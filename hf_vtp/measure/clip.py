@@ -126,8 +126,8 @@ def pixels(
 
 def image_processor(name: str, weights: str, size: int):
     """The checkpoint's own, or CLIP's for images of that size; raises UsageError if its own is broken."""
-    # Imported here: without torchvision the import itself warns. (The Auto class of 5.12 fails without.)
-    from transformers import CLIPImageProcessor
+    # Imported here for what it costs. (The Auto class of 5.12 fails without torchvision.)
+    from ..image_processors import CLIPImageProcessor
 
     own = Path(name).is_dir() and (Path(name) / "preprocessor_config.json").is_file()
     if own or (weights == "pretrained" and not Path(name).is_dir()):

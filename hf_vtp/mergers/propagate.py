@@ -33,7 +33,7 @@ def propagate(
     place = tokens.place().to(torch.int32)
     where = (place // (rows * columns), place // columns % rows, place % columns)  # frame, row, column
     every = torch.arange(n, device=keep.device)
-    left = torch.ones(b, n, device=keep.device).scatter(1, keep, 0.0)
+    left = torch.ones(b, n, dtype=torch.float32, device=keep.device).scatter(1, keep, 0.0)
     passed = []
     for i, j in row_blocks(keep.shape[1], 4 * n):  # several temporaries of a block at once
         index = keep[:, i:j]

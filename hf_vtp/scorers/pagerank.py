@@ -24,7 +24,8 @@ def pagerank(
     sample's) within the two bounds; all do where none has. Each iteration works out the attention anew, in
     blocks of rows. Returns [B, N].
     """
-    s = torch.ones(tokens.full_query.shape[:3], device=tokens.full_query.device)  # [B, H, P + N·M]
+    shape, device = tokens.full_query.shape[:3], tokens.full_query.device
+    s = torch.ones(shape, dtype=torch.float32, device=device)  # [B, H, P + N·M]
     for _ in range(iterations):
         new = torch.zeros_like(s)
         for start, stop, rows in tokens.attention_blocks():

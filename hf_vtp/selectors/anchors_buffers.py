@@ -49,7 +49,7 @@ def anchors_buffers(
     anchors = highest(earlier, count)
     frames, rows, columns = tokens.grid
     place = tokens.place()
-    marked = torch.zeros(len(scores), frames * rows * columns, device=scores.device)
+    marked = scores.new_zeros(len(scores), frames * rows * columns)
     marked = marked.scatter(1, place.gather(1, anchors), 1.0).view(-1, frames, rows, columns)
     around = torch.zeros_like(marked)
     around[:, :, 1:] += marked[:, :, :-1]

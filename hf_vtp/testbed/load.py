@@ -13,7 +13,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BaseImageProcessor,
-    CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
     LlavaForConditionalGeneration,
@@ -21,9 +20,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
 )
 
+from ..image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
 from ..measure.cli import UsageError, first_sentence
 from ..measure.hub import without_code
 from .models import MERGE, PATCH

@@ -14,16 +14,15 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BaseImageProcessor,
-    CLIPImageProcessor,
     CLIPModel,
     LlavaForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
 )
 
+from ..image_processors import CLIPImageProcessor, LlavaImageProcessor, Qwen2VLImageProcessor
 from ..measure.cli import UsageError
 from ..measure.decode import refuse_empty
 from ..measure.hub import load
@@ -142,7 +141,7 @@ def _image_processor(name: str, local_files_only: bool) -> BaseImageProcessor:
     if kind.startswith("Qwen2VL"):
         processor = Qwen2VLImageProcessor
     elif kind.startswith("Llava"):
-        from transformers import LlavaImageProcessor as processor
+        processor = LlavaImageProcessor
     elif kind.startswith("CLIP"):
         processor = CLIPImageProcessor
     else:

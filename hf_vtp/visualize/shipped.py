@@ -8,16 +8,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
 )
 
+from ..image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
 from .look import Eyes, load_eyes
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "testbed"  # one folder a model, by model_type
