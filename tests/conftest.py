@@ -21,6 +21,7 @@ TOUCH_MODELS = (
 # what a release of Transformers can break; the maths of methods and the hf_vtp.measure tools it cannot
 CORE = (
     "test_blocks",
+    "test_canary",
     "test_clip",
     "test_eval",
     "test_hub.py",
@@ -62,8 +63,3 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """What every test has by now."""

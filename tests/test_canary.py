@@ -13,7 +13,7 @@ from hf_vtp.adapters import ADAPTERS, vlm
 from hf_vtp.patch import applied
 from hf_vtp.tower import LayerHooks
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 MODELS = {
     **{name: (lambda name=name: clip(name)) for name in CLIP_CLASSES},
     **{name: family.model for name, family in FAMILIES.items()},

@@ -9,7 +9,7 @@ from vlm import FAMILIES, Llava, Qwen
 from hf_vtp import verify as verify_fully
 from hf_vtp.verifying import differences, full_tower
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", keep_ratio=0.5)
 CONFIGS = {
     "drop": DROP,

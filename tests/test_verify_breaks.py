@@ -14,7 +14,7 @@ from hf_vtp.adapters import prompts, vlm
 from hf_vtp.tower import LayerHooks, Tower
 from hf_vtp.verifying.full_tower import FULL
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", keep_ratio=0.5)
 
 

@@ -13,7 +13,7 @@ from hf_vtp import VTPConfig, apply_vtp, verify, vtp_stats
 from hf_vtp.patch import applied
 from hf_vtp.verifying import api, checks, differences
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", keep_ratio=0.5)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from hf_vtp.measure.cli import run
 from hf_vtp.verifying import inputs
 
-pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.models
 
 
 @pytest.fixture
