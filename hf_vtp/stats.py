@@ -32,7 +32,7 @@ class StageStats:
 
     def __repr__(self) -> str:
         kept, entered = _span(map(_length, self.keep_indices)), _span(map(_length, self.assignment))
-        images = f"{len(self.keep_indices)} images"
+        images = _number(len(self.keep_indices), "image")
         return f"StageStats(layer={self.layer}, {images}: {kept} of {entered} tokens stay)"
 
 
@@ -58,8 +58,13 @@ class VTPStats:
 
     def __repr__(self) -> str:
         kept = f"{_span(self.num_kept)} of {_span(self.num_tokens)} tokens stay"
-        stages = f"{len(self.stages)} stages, after layers {_span(stage.layer for stage in self.stages)}"
-        return f"VTPStats({len(self.num_tokens)} images: {kept}; {stages})"
+        layers = ", ".join(str(stage.layer) for stage in self.stages[:8]) + ", …" * (len(self.stages) > 8)
+        stages = f"{_number(len(self.stages), 'stage')}, after layer {layers}"
+        return f"VTPStats({_number(len(self.num_tokens), 'image')}: {kept}; {stages})"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def _span(numbers: Iterable[int]) -> str:

@@ -16,6 +16,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import import_quietly  # noqa: F401
+
 from hf_vtp.measure import cli, suite
 
 SCRIPTS = Path(__file__).resolve().parent

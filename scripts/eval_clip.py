@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import sys
 
+import import_quietly  # noqa: F401
+
 from hf_vtp.evaluation import script_clip
 from hf_vtp.measure import cli
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import sys
 
+import import_quietly  # noqa: F401
+
 from hf_vtp.evaluation import script_vlm
 from hf_vtp.measure import cli
 

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+import import_quietly  # noqa: F401
 from huggingface_hub import ModelCard
 
 from hf_vtp.files import replacing

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import import_quietly  # noqa: F401
 from PIL import Image
 from transformers.utils import logging
 

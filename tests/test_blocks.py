@@ -131,7 +131,7 @@ def test_statistics_show_themselves_in_a_line_or_two(method):
     low, high = min(stats.num_kept), max(stats.num_kept)
     counts = str(low) if low == high else f"{low} to {high}"
     assert repr(stats).startswith(
-        f"VTPStats(7 images: {counts} of 36 tokens stay; {len(stats.stages)} stages"
+        f"VTPStats(7 images: {counts} of 36 tokens stay; {len(stats.stages)} stage"
     )
     assert "7 images: " in repr(stats.stages[-1]) and f"layer={stats.stages[-1].layer}" in repr(
         stats.stages[-1]
@@ -143,5 +143,5 @@ def test_statistics_of_nothing_show_themselves():
     model = apply_vtp(Llava.model(), keep_ratio=0.5)
     model(**Llava.inputs((1, 2)))
     stats = vtp_stats(model)
-    assert repr(stats) == "VTPStats(3 images: 18 of 36 tokens stay; 1 stages, after layers 1)"
+    assert repr(stats) == "VTPStats(3 images: 18 of 36 tokens stay; 1 stage, after layer 1)"
     assert "0 images" in repr(type(stats)([], [], [], [], []))

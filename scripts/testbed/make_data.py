@@ -8,6 +8,10 @@
 
 import json
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import import_quietly  # noqa: E402, F401
 
 from hf_vtp.measure import cli
 from hf_vtp.testbed.backgrounds import BACKGROUNDS
