@@ -130,9 +130,7 @@ def test_statistics_show_themselves_in_a_line_or_two(method):
         assert len(shown.splitlines()) == 1 and len(shown) < 120 and "tensor" not in shown
     low, high = min(stats.num_kept), max(stats.num_kept)
     counts = str(low) if low == high else f"{low} to {high}"
-    assert repr(stats).startswith(
-        f"VTPStats(7 images: {counts} of 36 tokens stay; {len(stats.stages)} stage"
-    )
+    assert repr(stats).startswith(f"VTPStats(7 images: {counts} of 36 tokens stay; {len(stats.stages)} stage")
     assert "7 images: " in repr(stats.stages[-1]) and f"layer={stats.stages[-1].layer}" in repr(
         stats.stages[-1]
     )

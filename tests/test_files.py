@@ -69,6 +69,7 @@ OUTPUTS = {  # of every script that writes where it is told to
     ],
     "make_questions": [("--data", ".", "--out")],
     "tune": [("--model", "m", "--target", "0.9", "--json")],
+    "verify": [("--model", "m", "--json")],
     "visualize": [("picture.png", "--out")],
 }
 

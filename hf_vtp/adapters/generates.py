@@ -13,7 +13,7 @@ from ..generation import FullIds, setting, shorten, speak_full, with_full_sequen
 from ..names import with_cache_named
 from ..per_thread import PerThread
 from ..sequence import MEMORY, Condensed, Memory, remembered, spread
-from .prompts import PromptReader, Reading, put
+from .prompts import PromptReader, Reading, of_ints, put
 from .refusals import refuse_assistants, refuse_assisting, refuse_prompt_learning
 
 DEFAULT_NEW_TOKENS = 20  # what `generate` adds where nobody says how many
@@ -167,7 +167,7 @@ class Generates(PromptReader):
     def generation_mask(self, given: dict, kwargs: dict) -> Tensor:
         """The mask that `generate` works with: the caller's, or the one it would make itself."""
         if kwargs.get("attention_mask") is not None:
-            return (kwargs["attention_mask"] != 0).long()  # bool and float ones too
+            return of_ints(kwargs["attention_mask"])
         text, ids = next(iter(given.values())), given.get("input_ids")
         config = kwargs.get("generation_config") or self.model.generation_config
         pad, eos = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))

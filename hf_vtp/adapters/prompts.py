@@ -101,7 +101,7 @@ class PromptReader:
         batch, n = text.shape[:2]
         past = self.cached(arguments)
         if mask is not None:
-            mask = (mask != 0).long()  # bool and float ones too
+            mask = of_ints(mask)
         else:
             mask = torch.ones(
                 batch, n + past + (memory.dropped if memory else 0), dtype=torch.long, device=text.device
@@ -217,6 +217,11 @@ class PromptReader:
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+
+
+def of_ints(mask: Tensor) -> Tensor:
+    """A mask of bools or floats as the one of ints that Transformers makes of it."""
+    return mask if mask.dtype == torch.long else (mask != 0).long()
 
 
 def check_columns(mask: Tensor | None, expected: int) -> None:
