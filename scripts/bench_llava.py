@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import sys
 
-import import_quietly  # noqa: F401
-
 from hf_vtp.measure import cli, script_vlm
 
 DEFAULT_MODEL = "llava-hf/llava-1.5-7b-hf"

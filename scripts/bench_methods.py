@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-import import_quietly  # noqa: F401
 import torch
 from tqdm import tqdm
 

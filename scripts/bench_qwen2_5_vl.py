@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import sys
 
-import import_quietly  # noqa: F401
-
 from hf_vtp.measure import cli, script_vlm
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"

@@ -16,8 +16,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
-
 from hf_vtp.measure import cli, suite
 
 SCRIPTS = Path(__file__).resolve().parent

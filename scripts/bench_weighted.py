@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-import import_quietly  # noqa: F401
 import torch
 
 from hf_vtp.measure import cli, report, weighted

@@ -14,8 +14,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
-
 from hf_vtp.measure import cli
 
 APP = Path(__file__).resolve().parent / "demo" / "app.py"

@@ -10,12 +10,15 @@ folder, a .parquet or .arrow file, a name on the Hub. The last line of stdout is
 
 from __future__ import annotations
 
+import logging
 import sys
 
-import import_quietly  # noqa: F401
+# Transformers imports torchao where it is installed, and that logs what it lacks
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
-from hf_vtp.evaluation import script_clip
-from hf_vtp.measure import cli
+from hf_vtp.evaluation import script_clip  # noqa: E402
+from hf_vtp.measure import cli  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

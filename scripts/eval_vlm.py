@@ -11,12 +11,15 @@ from there. The last line of stdout is the result as JSON.
 
 from __future__ import annotations
 
+import logging
 import sys
 
-import import_quietly  # noqa: F401
+# Transformers imports torchao where it is installed, and that logs what it lacks
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
-from hf_vtp.evaluation import script_vlm
-from hf_vtp.measure import cli
+from hf_vtp.evaluation import script_vlm  # noqa: E402
+from hf_vtp.measure import cli  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

@@ -12,7 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 from huggingface_hub import ModelCard
 
 from hf_vtp.files import replacing

@@ -13,7 +13,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 from PIL import Image
 from transformers.utils import logging
 

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from random import Random
 
-import import_quietly  # noqa: F401
 from PIL import Image
 
 from hf_vtp.files import replacing

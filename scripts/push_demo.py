@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 from huggingface_hub import CommitInfo, HfApi, get_token
 
 from hf_vtp.hub import WRITING, clearly, is_repo_id

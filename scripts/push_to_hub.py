@@ -15,7 +15,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 from transformers.utils import logging
 
 from hf_vtp import list_methods

@@ -15,7 +15,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 import torch
 from transformers import AutoConfig
 from transformers.utils import logging

@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-import import_quietly  # noqa: F401
 import readme_quality
 
 from hf_vtp import list_methods

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-import import_quietly  # noqa: F401
 from transformers.utils import logging
 
 from hf_vtp import vtp, vtp_stats

@@ -7,15 +7,16 @@
 """
 
 import json
+import logging
 import sys
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import import_quietly  # noqa: E402, F401
+# Transformers imports torchao where it is installed, and that logs what it lacks
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
-from hf_vtp.measure import cli
-from hf_vtp.testbed.backgrounds import BACKGROUNDS
-from hf_vtp.testbed.dataset import TASKS, save_dataset
+from hf_vtp.measure import cli  # noqa: E402
+from hf_vtp.testbed.backgrounds import BACKGROUNDS  # noqa: E402
+from hf_vtp.testbed.dataset import TASKS, save_dataset  # noqa: E402
 
 
 def parse(argv: list[str]):

@@ -15,9 +15,6 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import import_quietly  # noqa: E402, F401
-
 from hf_vtp.measure import cli, report
 from hf_vtp.testbed import card
 from hf_vtp.testbed.load import load, save
