@@ -1,5 +1,7 @@
 """A tiny Qwen2.5-VL (and Qwen2-VL), prompts with images of several sizes, and the masked references."""
 
+import copy
+
 import torch
 from models import sharpen
 from transformers import (
@@ -77,6 +79,18 @@ class Qwen:
         model.generation_config.pad_token_id = PAD
         model.generation_config.suppress_tokens = list(cls.tokens.values())
         return model.eval()
+
+    @classmethod
+    def windowed(cls, window):
+        """The same with two layers behind the first that attend to `window` columns."""
+        model = cls.model()
+        config = copy.deepcopy(model.config)
+        config.text_config.layer_types = ["full_attention", "sliding_attention", "sliding_attention"]
+        config.text_config.sliding_window = window
+        other = cls.classes[1]._from_config(config)
+        other.load_state_dict(model.state_dict())
+        other.generation_config = model.generation_config
+        return other.eval()
 
     @classmethod
     def types(cls, ids):
