@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import OUTPUT, VTPConfig
+from ..layer_hooks import LayerHooks
 from ..pruner import observe, prune
 from ..run import Group, Run
 from ..tokens import VisionTokens, take
-from ..tower import LayerHooks, Tower
+from ..tower import Tower
 from .base import Adapter, register_adapter, register_tower, tower_for
 
 TAKES_BIAS = ("eager", "sdpa", "flex_attention")  # attention that adds a float mask to its logits

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
+from ..layer_hooks import LayerHooks
 from ..pruner import observe, prune
 from ..run import Group, Run
 from ..tokens import VisionTokens, take
-from ..tower import LayerHooks, Tower
+from ..tower import Tower
 from .base import register_tower
 from .frames import members, of_parts, of_whole_images
+from .packed import of_units, seqlens, whole_groups
 
 
 @register_tower("qwen2_5_vl_vision", "qwen2_vl_vision")
@@ -203,46 +205,28 @@ class QwenTower(Tower):
         if "attention" in self.needs:
             query, key = apply_rotary_pos_emb_vision(query, key, *states["position_embeddings"])
 
-        def of_units(x: Tensor) -> Tensor:
+        def at_place(x: Tensor) -> Tensor:
             return x.unflatten(0, (num_units, -1))[place].flatten(1, 2).transpose(1, 2)
 
         wanted = {"full_query": query, "full_key": key}
         wanted |= {"full_value": value} if "value" in self.needs else {}
-        return {name: of_units(x) for name, x in wanted.items()}
+        return {name: at_place(x) for name, x in wanted.items()}
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         slots = run.layout[hooks.behind]
         if len(slots) == len(run.layout["order"]):
             return args, kwargs
         full = hooks.index in getattr(self.module, "fullatt_block_indexes", range(len(self.layer_hooks)))
-        rope, lengths = (hooks.behind, "rope"), (hooks.behind, full)
+        rope, lengths, size = (hooks.behind, "rope"), (hooks.behind, full), self.module.spatial_merge_size**2
         if rope not in run.layout:
-            run.layout[rope] = tuple(self.of_units(x, slots) for x in kwargs["position_embeddings"])
+            run.layout[rope] = tuple(of_units(x, slots, size) for x in kwargs["position_embeddings"])
         if lengths not in run.layout:
-            run.layout[lengths] = self.seqlens(kwargs["cu_seqlens"], slots)
+            on_device = "flash" in self.module.config._attn_implementation
+            run.layout[lengths] = seqlens(kwargs["cu_seqlens"], slots, size, on_device)
         kwargs = {**kwargs, "position_embeddings": run.layout[rope], "cu_seqlens": run.layout[lengths]}
         if kwargs.get("max_seqlen") is not None:  # FlashAttention's: a bound is enough
-            kwargs["max_seqlen"] = min(kwargs["max_seqlen"], len(slots) * self.module.spatial_merge_size**2)
+            kwargs["max_seqlen"] = min(kwargs["max_seqlen"], len(slots) * size)
         return args, kwargs
-
-    def of_units(self, x: Tensor, slots: Tensor) -> Tensor:
-        """Rows of `x` [patches, ...] that belong to these units."""
-        size = self.module.spatial_merge_size**2
-        return x.unflatten(0, (-1, size))[slots.to(x.device)].flatten(0, 1)
-
-    def seqlens(self, cu_seqlens: Tensor, slots: Tensor) -> Tensor:
-        """Cumulative lengths of what is left of each window or frame.
-
-        FlashAttention takes them as they are. Other attention splits by them on the host, three syncs a block
-        where they are on a device, and Transformers' SDPA cannot reshape what has no rows. So for it they go
-        to the CPU, without the empty: one sync for each stage and kind of block instead of three in every
-        block that follows, and one break of a compiled graph more than the blocks' own.
-        """
-        size = self.module.spatial_merge_size**2
-        left = torch.searchsorted(slots, cu_seqlens.to(slots) // size) * size  # slots ascend
-        if "flash" in self.module.config._attn_implementation:
-            return left.to(cu_seqlens)
-        return left.cpu().unique_consecutive().to(cu_seqlens.dtype)
 
     def _widen(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The merger's rows back to one per unit, NaN where one left, for the un-windowing that follows."""
@@ -262,11 +246,3 @@ class QwenTower(Tower):
         order, slots = run.layout["order"], run.layout[max(self.stages)]
         kept = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         return kept.index_fill(0, order[slots.to(order.device)], True)
-
-
-def whole_groups(grids: list[tuple[int, int, int]]) -> list[Group]:
-    """Images with equal grids together, nothing left yet."""
-    by_grid: dict[tuple, list[int]] = {}
-    for image, grid in enumerate(grids):
-        by_grid.setdefault(grid, []).append(image)
-    return [Group(images, None, None, None) for images in by_grid.values()]
