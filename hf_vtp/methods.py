@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .layers import at, every_layer, every_other_layer
 from .mergers import MERGERS
 from .registry import Table, limit_of
 from .scorers import SCORERS
@@ -30,24 +31,6 @@ class Method:
 
 
 PARTS = {"scorer": SCORERS, "selector": SELECTORS, "merger": MERGERS}
-
-
-def every_layer(num_layers: int) -> list[int]:
-    """After every layer."""
-    return list(range(num_layers))
-
-
-def every_other_layer(num_layers: int) -> list[int]:
-    """After every other layer, the last one included."""
-    return list(range((num_layers - 1) % 2, num_layers, 2))
-
-
-def at(*shares: float) -> Callable[[int], list[int]]:
-    def layers(num_layers: int) -> list[int]:
-        return sorted({int(num_layers * share) for share in shares})
-
-    layers.__doc__ = f"After {len(shares)} layers spread over the depth."
-    return layers
 
 
 METHODS: Table = Table("method")

@@ -18,7 +18,7 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from vlm import FAMILIES, Llava, cached, expected_rows
+from vlm import FAMILIES, Llava, cached, expected_rows, masked, new_tokens
 
 from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
 
@@ -35,16 +35,6 @@ def no_grad():
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return FAMILIES[request.param]
-
-
-def masked(family, model, inputs, **arguments):
-    """New tokens of an unpatched twin that reads the full prompt with dropped placeholders masked."""
-    model(**inputs)  # leaves the statistics of these images
-    return family.model().generate(**family.reference(model, inputs, generating=True), **arguments)
-
-
-def new_tokens(sequences, inputs):
-    return sequences[:, inputs["input_ids"].shape[1] :]
 
 
 def never_computed(model):

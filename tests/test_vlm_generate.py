@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LogitsProcessor, StaticCache, StoppingCriteria, TextStreamer
 from transformers.generation.streamers import BaseStreamer
-from vlm import EOS, FAMILIES, cache_of, cached
+from vlm import EOS, FAMILIES, cache_of, cached, masked, new_tokens
 
 from hf_vtp import apply_vtp
 
@@ -21,20 +21,6 @@ def no_grad():
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return FAMILIES[request.param]
-
-
-def masked(family, model, inputs, **arguments):
-    """New tokens of an unpatched twin that reads the full prompt with dropped placeholders masked."""
-    model(**inputs)  # leaves the statistics of these images
-    return family.model().generate(**family.reference(model, inputs, generating=True), **arguments)
-
-
-def new_tokens(sequences, inputs):
-    n = inputs["input_ids"].shape[1]
-    assert torch.equal(
-        sequences[:, :n], inputs["input_ids"].repeat_interleave(len(sequences) // len(inputs["input_ids"]), 0)
-    )
-    return sequences[:, n:]
 
 
 @pytest.mark.parametrize("rows", [(1,), (1, 0, 3), (2, 2)])

@@ -25,24 +25,25 @@ class Llava:
     name = "llava"
     embeds_are_ids = True
 
-    @staticmethod
-    def model(seed=0, implementation="sdpa", **changes):
+    text_sizes = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=VOCAB,
+        max_position_embeddings=1024,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+    @classmethod
+    def model(cls, seed=0, implementation="sdpa", text=None, **changes):
         torch.manual_seed(seed)
-        text = LlamaConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=VOCAB,
-            max_position_embeddings=1024,
-            pad_token_id=PAD,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
         config = LlavaConfig(
             vision_config=vision_config(),
-            text_config=text,
+            text_config=text or LlamaConfig(**cls.text_sizes),
             image_token_id=IMAGE,
             image_seq_length=36,
             **{"vision_feature_layer": -2, **changes},
@@ -56,31 +57,10 @@ class Llava:
         model.generation_config.suppress_tokens = [IMAGE]
         return model.eval()
 
-    @staticmethod
-    def windowed(window, seed=0):
+    @classmethod
+    def windowed(cls, window):
         """The same over a Mistral, whose layers attend to `window` columns."""
-        torch.manual_seed(seed)
-        text = MistralConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=VOCAB,
-            sliding_window=window,
-            pad_token_id=PAD,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-        config = LlavaConfig(
-            vision_config=vision_config(), text_config=text, image_token_id=IMAGE, vision_feature_layer=-2
-        )
-        model = sharpen(LlavaForConditionalGeneration._from_config(config))
-        with torch.no_grad():
-            model.lm_head.weight.normal_(std=0.5)
-            model.model.language_model.embed_tokens.weight.normal_(std=0.5)
-        model.generation_config.pad_token_id = PAD
-        return model.eval()
+        return cls.model(text=MistralConfig(**cls.text_sizes, sliding_window=window))
 
     @staticmethod
     def inputs(rows=(1, 0, 3), seed=1, side="left", per_image=36, tail=5):
@@ -205,6 +185,20 @@ def cached(source):
     cache = source if isinstance(source, Cache) else cache_of(source)
     new = "cache" in inspect.signature(LlavaForConditionalGeneration.forward).parameters
     return {"cache" if new else "past_key_values": cache}
+
+
+def masked(family, model, inputs, **arguments):
+    """New tokens of an unpatched twin that reads the full prompt with dropped placeholders masked."""
+    model(**inputs)  # leaves the statistics of these images
+    return family.model().generate(**family.reference(model, inputs, generating=True), **arguments)
+
+
+def new_tokens(sequences, inputs):
+    n = inputs["input_ids"].shape[1]
+    assert torch.equal(
+        sequences[:, :n], inputs["input_ids"].repeat_interleave(len(sequences) // len(inputs["input_ids"]), 0)
+    )
+    return sequences[:, n:]
 
 
 def widened(alive):
