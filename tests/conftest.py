@@ -36,6 +36,16 @@ CORE = (
     "test_vlm",
     "test_wrappers",
 )
+SLOW = (  # seconds each, and the same on every release
+    "test_a_model_is_pruned_measured_and_pushed_with_its_card",
+    "test_a_stopped_training_ends_where_an_unbroken_one_does",
+    "test_an_errand_that_was_killed_while_measuring_runs_again",
+    "test_changes_reach_a_compiled_model",
+    "test_compiled_towers_of_adaptive_methods_are_right",
+    "test_ddp_averages_the_gradients_of_ranks_with_different_images",
+    "test_hooks_break_qwens_graph_in_one_place",
+    "test_two_processes_give_the_same_numbers",
+)
 # of each kind of method one: the default, one that drops, that merges, that counts, that reads the prompt
 KINDS = ("vtp", "qk_topk", "tome", "dynamic", "cdpruner")
 
@@ -56,7 +66,8 @@ def pytest_collection_modifyitems(items):
         methods = (
             {x for x in given.params.values() if isinstance(x, str) and x in METHODS} if given else set()
         )
-        if item.path.name.startswith(CORE) and methods <= set(KINDS):
+        core = item.path.name.startswith(CORE) and item.originalname not in SLOW
+        if core and methods <= set(KINDS):
             item.add_marker(pytest.mark.core)
 
 
