@@ -132,8 +132,12 @@ class Generates(PromptReader):
         kwargs, pending = dict(kwargs), call.pending
         offset, m = (pending.offset, pending.rows.shape[1]) if pending else (0, 0)
         ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
-        n = (embeds if ids is None else ids).shape[1]
-        if call.shift is not None:
+        batch, n = (embeds if ids is None else ids).shape[:2]
+        if offset + n <= m:  # not every release cuts those of a prompt that is read in chunks right
+            first = pending.memory.mask.shape[1] - m + offset
+            positions = self.generation_positions(pending.memory)[..., first : first + n]
+            kwargs["position_ids"] = spread(positions, batch, dim=-2)
+        elif call.shift is not None:
             behind = torch.arange(offset, offset + n, device=call.shift.device) >= m
             positions = kwargs["position_ids"]
             shift = spread(call.shift, positions.shape[-2], dim=-2) * behind
@@ -141,14 +145,10 @@ class Generates(PromptReader):
         if pending is None:
             return kwargs
         call.fed = True
-        if offset + n <= m:  # not every release cuts those of a prompt that is read in chunks right
-            first = pending.memory.mask.shape[1] - m + offset
-            positions = self.generation_positions(pending.memory)[..., first : first + n]
-            kwargs["position_ids"] = spread(positions, len(ids), dim=-2)
-        rows = spread(pending.rows, len(ids), dim=0)[:, offset : offset + n]
+        rows = spread(pending.rows, batch, dim=0)[:, offset : offset + n]
         rows = torch.nn.functional.pad(rows, (0, n - rows.shape[1]), value=-1)  # candidates behind the prompt
         if kwargs.get("attention_mask") is None:  # explicit: gaps in positions would be read as packed
-            shape = len(ids), self.cached(kwargs) + n
+            shape = batch, self.cached(kwargs) + n
             kwargs["attention_mask"] = torch.ones(shape, dtype=torch.long, device=ids.device)
         kwargs |= {"input_ids": None, "inputs_embeds": put(self.embed(ids), rows, pending.features)}
         if kwargs.get(self.cache_name) is not None:

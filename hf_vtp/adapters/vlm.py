@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
 from ..config import VTPConfig
 from ..generation import MERGE, Generate, MergeLists
-from ..names import cache_name, media_fields, with_cache_named
+from ..names import cache_name, media_fields, parameters, with_cache_named
 from ..per_thread import PerThread
 from ..sequence import MEMORY, Memory, remembered
 from .base import Adapter
@@ -119,5 +117,5 @@ class VLMAdapter(Generates, Adapter):
 
 def named(module: nn.Module, args: tuple, kwargs: dict) -> dict:
     """A forward's positional arguments by name, with its keyword arguments."""
-    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    names = parameters(type(module).forward)[1:]
     return {**dict(zip(names, args, strict=False)), **kwargs}
