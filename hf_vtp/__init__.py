@@ -1,14 +1,14 @@
 """Training-free visual token pruning for Transformers, in one line after `from_pretrained`."""
 
-from .adapters import Adapter, register_adapter
+from .apply import apply_vtp, remove_vtp, vtp, vtp_stats
 from .config import VTPConfig
-from .mergers import register_merger
-from .methods import list_methods
-from .patch import apply_vtp, remove_vtp, vtp, vtp_stats
-from .scorers import register_scorer
-from .selectors import register_selector
+from .families import Adapter, register_adapter
+from .methods.mergers import register_merger
+from .methods.scorers import register_scorer
+from .methods.selectors import register_selector
+from .methods.table import list_methods
+from .pruning.tokens import VisionTokens
 from .stats import StageStats, VTPStats
-from .tokens import VisionTokens
 from .version import __version__
 
 __all__ = [

@@ -34,7 +34,7 @@ def check(model: nn.Module) -> None:
     """Let a tiny model of this model's class go first, once a process, unless this Transformers was tested.
 
     Raises RuntimeError with one sentence if what it gives is not what it must; a model without a recipe in
-    `hf_vtp.tiny` passes.
+    `hf_vtp.verifying.tiny` passes.
     """
     version = transformers.__version__
     if tested(version) or getattr(_running, "now", False):
@@ -67,8 +67,8 @@ def transformers_class(model: nn.Module) -> type:
 
 def _sing(kind: type, model: nn.Module) -> str:
     """What goes wrong with a tiny model of the class, "" if nothing does."""
-    from .tiny import tiny
     from .verifying.api import prepared, run
+    from .verifying.tiny import tiny
 
     with _plain_surroundings():
         try:

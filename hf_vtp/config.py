@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, fields, replace
 
-from .mergers.lloyd import lloyd
-from .methods import METHODS, PARTS
-from .registry import Entry
+from .methods.mergers.lloyd import lloyd
+from .methods.table import METHODS, PARTS
+from .pruning.registry import Entry
 from .sharing import Shareable
 from .version import __version__
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .run import Group, Run
+from .pruning.run import Group, Run
 
 
 @dataclass(frozen=True, repr=False)

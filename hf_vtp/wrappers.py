@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .adapters import ADAPTERS, TOWERS
 from .config import VTPConfig
+from .families import ADAPTERS, TOWERS
 
 TAKES = "pruning takes a Transformers model"
 

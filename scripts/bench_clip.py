@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from hf_vtp import list_methods
-from hf_vtp.measure import bench, cli, clip, floors, images, memory, plot, report
-from hf_vtp.measure.variants import Variants, make_cases
-from hf_vtp.pruner import adaptive
+from hf_vtp.pruning.stage import adaptive
+from hf_vtp.tools.bench import bench, cli, clip, floors, images, memory, plot, report
+from hf_vtp.tools.bench.variants import Variants, make_cases
 
 WARMUP = 2
 EVAL_BATCH = 32

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from hf_vtp.measure import cli, script_vlm
+from hf_vtp.tools.bench import cli, script_vlm
 
 DEFAULT_MODEL = "llava-hf/llava-1.5-7b-hf"
 

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from hf_vtp import list_methods
-from hf_vtp.measure import cli, memory, methods, report
+from hf_vtp.tools.bench import cli, memory, methods, report
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from hf_vtp.measure import cli, script_vlm
+from hf_vtp.tools.bench import cli, script_vlm
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 

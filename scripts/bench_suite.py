@@ -16,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hf_vtp.measure import cli, suite
+from hf_vtp.tools.bench import cli, suite
 
 SCRIPTS = Path(__file__).resolve().parent
 

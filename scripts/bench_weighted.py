@@ -14,7 +14,7 @@ import sys
 
 import torch
 
-from hf_vtp.measure import cli, report, weighted
+from hf_vtp.tools.bench import cli, report, weighted
 
 
 def parser() -> argparse.ArgumentParser:

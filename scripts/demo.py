@@ -14,7 +14,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
 
 APP = Path(__file__).resolve().parent / "demo" / "app.py"
 

@@ -17,8 +17,8 @@ import sys
 for name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
-from hf_vtp.evaluation import script_clip  # noqa: E402
-from hf_vtp.measure import cli  # noqa: E402
+from hf_vtp.tools.bench import cli  # noqa: E402
+from hf_vtp.tools.evaluation import script_clip  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

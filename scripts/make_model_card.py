@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 
 from hf_vtp.files import replacing
 from hf_vtp.hub import is_repo_id
-from hf_vtp.measure import cli
-from hf_vtp.measure.card import make_card, read_result
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.cards.card import make_card, read_result
 
 CARDS = Path(__file__).resolve().parent.parent / "model_cards"
 TEMPLATE = CARDS / "template.md"

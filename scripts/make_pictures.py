@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from hf_vtp import vtp, vtp_stats
 from hf_vtp.files import replacing
-from hf_vtp.measure import cli
-from hf_vtp.measure.report import write_json
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.bench.report import write_json
 from hf_vtp.visualize import contact_sheet, draw_kept, see
 from hf_vtp.visualize.picture import read_picture
 from hf_vtp.visualize.shipped import open_model
@@ -37,8 +37,8 @@ def samples() -> None:
     SAMPLES.mkdir(parents=True, exist_ok=True)
     for old in SAMPLES.iterdir():
         old.unlink()
-    if importlib.util.find_spec("hf_vtp.testbed"):
-        from hf_vtp.testbed.scenes import make_scene
+    if importlib.util.find_spec("hf_vtp.tools.testbed"):
+        from hf_vtp.tools.testbed.scenes import make_scene
 
         for i in range(SCENES):
             with replacing(SAMPLES / f"a scene {i + 1}.png") as path:

@@ -17,7 +17,7 @@ from random import Random
 from PIL import Image
 
 from hf_vtp.files import replacing
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
 
 SUFFIXES = tuple(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 

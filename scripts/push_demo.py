@@ -18,7 +18,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi, get_token
 
 from hf_vtp.hub import WRITING, clearly, is_repo_id
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = {"scripts/demo": ".", "hf_vtp": "hf_vtp", "tests/testbed": "tests/testbed"}  # where each goes

@@ -20,8 +20,9 @@ from transformers.utils import logging
 from hf_vtp import list_methods
 from hf_vtp.files import replacing
 from hf_vtp.hub import NAME, is_repo_id, push
-from hf_vtp.measure import cli, errand
-from hf_vtp.measure.card import Measured, make_card, read_result
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.cards import job as errand
+from hf_vtp.tools.cards.card import Measured, make_card, read_result
 
 SCRIPTS = Path(__file__).resolve().parent
 TEMPLATE = SCRIPTS.parent / "model_cards" / "template.md"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from hf_vtp.evaluation.cases import FLOORS
+from hf_vtp.tools.evaluation.cases import FLOORS
 
 RESULTS = Path("model_cards/results/cpu-2core")  # below the repository's root
 RUNS = {  # files of eval_clip.py and eval_vlm.py, the model as the table names it

@@ -20,14 +20,14 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from hf_vtp import list_methods
-from hf_vtp.evaluation.prompts import Prompter
-from hf_vtp.evaluation.vlm import load_model
 from hf_vtp.hub import NAME
-from hf_vtp.measure import cli, clip, report
-from hf_vtp.measure.cli import UsageError
-from hf_vtp.measure.hub import load, without_code
-from hf_vtp.measure.images import find_images
-from hf_vtp.measure.script_vlm import layer
+from hf_vtp.tools.bench import cli, clip, report
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.bench.images import find_images
+from hf_vtp.tools.bench.script_vlm import layer
+from hf_vtp.tools.cards.hub import load, without_code
+from hf_vtp.tools.evaluation.prompts import Prompter
+from hf_vtp.tools.evaluation.vlm import load_model
 from hf_vtp.tuning import tune
 from hf_vtp.tuning.api import BY
 from hf_vtp.tuning.candidates import METHODS_TRIED

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import readme_quality
+from hf_vtp.methods.table.table import PARTS
 
 from hf_vtp import list_methods
-from hf_vtp.adapters import ADAPTERS
+from hf_vtp.families import ADAPTERS
 from hf_vtp.files import replacing
-from hf_vtp.measure.card import shown_command
-from hf_vtp.measure.report import measured, number
-from hf_vtp.measure.table_vlm import where
-from hf_vtp.measure.variants import UNPATCHED
-from hf_vtp.methods import PARTS
+from hf_vtp.tools.bench.report import measured, number
+from hf_vtp.tools.bench.table_vlm import where
+from hf_vtp.tools.bench.variants import UNPATCHED
+from hf_vtp.tools.cards.card import shown_command
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -19,8 +19,8 @@ import torch
 from transformers.utils import logging
 
 from hf_vtp import verify
-from hf_vtp.measure import cli, report
-from hf_vtp.measure.script_vlm import layer
+from hf_vtp.tools.bench import cli, report
+from hf_vtp.tools.bench.script_vlm import layer
 from hf_vtp.verifying.inputs import pictured, random_weights
 from hf_vtp.visualize.picture import read_picture
 

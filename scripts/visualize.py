@@ -17,10 +17,10 @@ import sys
 from transformers.utils import logging
 
 from hf_vtp import vtp, vtp_stats
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
 from hf_vtp.visualize import contact_sheet, draw_kept, see
-from hf_vtp.visualize.look import reading_text
 from hf_vtp.visualize.picture import read_picture
+from hf_vtp.visualize.preview import reading_text
 from hf_vtp.visualize.shipped import STAND_INS, open_model
 
 SMALL = 320  # pixels; a picture whose longer side is shorter is enlarged

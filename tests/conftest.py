@@ -18,7 +18,7 @@ TOUCH_MODELS = (
     "test_tune",
     "test_vlm",
 )
-# what a release of Transformers can break; the maths of methods and the hf_vtp.measure tools it cannot
+# what a release of Transformers can break; the maths of methods and the hf_vtp.tools.bench tools it cannot
 CORE = (
     "test_blocks",
     "test_canary",
@@ -57,7 +57,7 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    from hf_vtp.methods import METHODS
+    from hf_vtp.methods.table.table import METHODS
 
     for item in items:
         if item.path.name.startswith(TOUCH_MODELS):

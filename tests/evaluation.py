@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedTokenizerFast
 from vlm import EOS, IMAGE, PAD, VOCAB, Llava
 
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 CLASSES = ("bird", "cat", "dog")

@@ -14,7 +14,8 @@ from PIL import Image
 from transformers import BertConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel, SiglipConfig
 from transformers.utils import logging
 
-from hf_vtp.measure import cli, hub
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.cards import hub
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "bench_clip.py"

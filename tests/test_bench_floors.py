@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_vtp.measure import floors
+from hf_vtp.tools.bench import floors
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hf_vtp import VTPConfig, list_methods
-from hf_vtp.measure import methods, suite
-from hf_vtp.measure.cli import UsageError
-from hf_vtp.measure.memory import peak_bytes
+from hf_vtp.tools.bench import methods, suite
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.bench.memory import peak_bytes
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -85,7 +85,7 @@ def test_the_arguments_of_every_piece_are_taken(device, monkeypatch, tmp_path):
         name: runpy.run_path(str(SCRIPTS / name))
         for name in {p.script for p in suite.PIECES[device].values()}
     }
-    from hf_vtp.measure import script_vlm
+    from hf_vtp.tools.bench import script_vlm
 
     for name, piece in suite.PIECES[device].items():
         argv = suite.command(name, piece, SCRIPTS, tmp_path)[2:]
@@ -127,7 +127,7 @@ def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch
         pytest.skip("takes few tokens only")
     monkeypatch.setattr(methods, "WIDTH", 64)
     monkeypatch.setattr(methods, "HEADS", 2)
-    monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 1 << 16)
+    monkeypatch.setattr("hf_vtp.pruning.tokens.BLOCK_ELEMENTS", 1 << 16)
     tokens = methods.random_tokens(config, 1024, 1, torch.float32, torch.device("cpu"), 0)
     with torch.inference_mode():
         peak = peak_bytes(lambda: methods.one_stage(tokens, config), torch.device("cpu"))

@@ -12,10 +12,11 @@ from torch import nn
 from transformers import BertConfig, LlavaConfig, LlavaNextConfig
 from transformers.utils import logging
 
-from hf_vtp.measure import bench_vlm, cli, hub
-from hf_vtp.measure.geometry import CLASSES, GEOMETRIES, named_config
-from hf_vtp.measure.parts import inside
-from hf_vtp.measure.vlm import near_square
+from hf_vtp.tools.bench import bench_vlm, cli
+from hf_vtp.tools.bench.geometry import CLASSES, GEOMETRIES, named_config
+from hf_vtp.tools.bench.parts import inside
+from hf_vtp.tools.bench.vlm import near_square
+from hf_vtp.tools.cards import hub
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 ROW = {

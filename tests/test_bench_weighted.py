@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_vtp.measure import weighted
+from hf_vtp.tools.bench import weighted
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bench_weighted.py"
 

@@ -8,7 +8,7 @@ from models import clip_vision, pixels, same, state
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, remove_vtp, vtp, vtp_stats
-from hf_vtp.patch import OPEN, unpruned
+from hf_vtp.apply import OPEN, unpruned
 
 pytestmark = pytest.mark.models
 ENDS = "this vtp block ended before one that began inside it; end the blocks of a model in the opposite order"

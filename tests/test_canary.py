@@ -8,10 +8,12 @@ import transformers
 from models import CLIP_CLASSES, clip, clip_inputs, same, state
 from vlm import FAMILIES, Llava
 
-from hf_vtp import apply_vtp, canary, names, tiny, verify
-from hf_vtp.adapters import ADAPTERS, vlm
-from hf_vtp.patch import applied
-from hf_vtp.tower import LayerHooks
+from hf_vtp import apply_vtp, canary, names, verify
+from hf_vtp.apply import applied
+from hf_vtp.families import ADAPTERS
+from hf_vtp.prompts import adapter as vlm
+from hf_vtp.towers.tower import LayerHooks
+from hf_vtp.verifying import tiny
 
 pytestmark = pytest.mark.models
 MODELS = {

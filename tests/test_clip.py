@@ -343,7 +343,7 @@ def test_flash_attention_gets_no_mask(monkeypatch):
     calls = []
 
     def stub(module, query, key, value, attention_mask, **kwargs):
-        assert attention_mask is None and hf_vtp.run.RUN not in kwargs
+        assert attention_mask is None and hf_vtp.pruning.run.RUN not in kwargs
         calls.append(query.shape[2])
         return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2), None
 

@@ -96,6 +96,6 @@ def test_generate_that_never_reads_the_features_is_an_error(monkeypatch):
 
 def test_generate_that_gathers_its_processors_elsewhere_is_an_error(monkeypatch):
     model, inputs = apply_vtp(Llava.model(), keep_ratio=0.5), Llava.inputs((1, 2))
-    monkeypatch.setattr("hf_vtp.generation.MergeLists.__call__", lambda self, default, custom: default)
+    monkeypatch.setattr("hf_vtp.prompts.callbacks.MergeLists.__call__", lambda self, default, custom: default)
     with pytest.raises(RuntimeError, match="did not gather its logits processors"):
         model.generate(**inputs, max_new_tokens=2)

@@ -4,12 +4,12 @@ import math
 from dataclasses import asdict
 
 import pytest
+from hf_vtp.methods.table.mergers import MERGERS
+from hf_vtp.methods.table.scorers import SCORERS
+from hf_vtp.methods.table.selectors import SELECTORS
 
 from hf_vtp import VTPConfig, list_methods
-from hf_vtp.mergers import MERGERS
-from hf_vtp.scorers import SCORERS
-from hf_vtp.selectors import SELECTORS
-from hf_vtp.tokens import num_keep
+from hf_vtp.pruning.tokens import num_keep
 
 WRONG_TYPES = [
     ("keep_ratio", ("0.5", None, True, {}, [0.5, "0.3"], [True], 1j, {0.5}), "number"),

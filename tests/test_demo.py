@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_vtp.demo import room as rooms
-from hf_vtp.demo.room import UNPRUNED, Room
-from hf_vtp.measure.cli import UsageError
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.demo import session as rooms
+from hf_vtp.tools.demo.session import UNPRUNED, Room
 from hf_vtp.visualize import shipped
 from hf_vtp.visualize.picture import read_picture
 from pictures import TAKEN
@@ -23,7 +23,7 @@ PICTURE = Image.effect_noise((90, 60), 90).convert("RGB")
 def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
     monkeypatch.setattr(rooms, "ROUNDS", 1)
-    monkeypatch.setattr("hf_vtp.demo.answer.NEW_TOKENS", 4)
+    monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 
 
 @pytest.mark.parametrize("model", shipped.STAND_INS)

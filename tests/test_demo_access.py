@@ -8,8 +8,9 @@ import pytest
 from evaluation import save_llava
 from PIL import Image
 
-from hf_vtp.demo import access, room
-from hf_vtp.measure.cli import UsageError
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.demo import access
+from hf_vtp.tools.demo import session as room
 from hf_vtp.visualize import shipped
 
 pytestmark = pytest.mark.models

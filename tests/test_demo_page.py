@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hf_vtp.demo import room as rooms
-from hf_vtp.demo import words
-from hf_vtp.demo.room import UNPRUNED, Room, Row, Shown
-from hf_vtp.measure.cli import UsageError, run
+from hf_vtp.tools.bench.cli import UsageError, run
+from hf_vtp.tools.demo import session as rooms
+from hf_vtp.tools.demo import words
+from hf_vtp.tools.demo.session import UNPRUNED, Room, Row, Shown
 from hf_vtp.visualize import shipped
 from pictures import REFUSED
 
@@ -26,7 +26,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
     monkeypatch.setattr(rooms, "ROUNDS", 1)
-    monkeypatch.setattr("hf_vtp.demo.answer.NEW_TOKENS", 4)
+    monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 
 
 def script(name):
@@ -116,7 +116,8 @@ def test_a_space_is_laid_out_whole(tmp_path, capsys):
         for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if "hf_vtp" not in os.listdir(path or ".")
     ]
-    code = "import app, hf_vtp; from hf_vtp.demo.room import Room; app.build(Room()); print(hf_vtp.__file__)"
+    code = "import app, hf_vtp; from hf_vtp.tools.demo.session import Room; "
+    code += "app.build(Room()); print(hf_vtp.__file__)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from hf_vtp import vtp
-from hf_vtp.evaluation.cases import FLOORS
+from hf_vtp.tools.evaluation.cases import FLOORS
 
 pytestmark = pytest.mark.models
 TIMES = {"images_per_s", "speedup"}

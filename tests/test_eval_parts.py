@@ -8,18 +8,18 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from hf_vtp.adapters import ADAPTERS
-from hf_vtp.evaluation import pareto
-from hf_vtp.evaluation.cases import FLOORS, make_cases
-from hf_vtp.evaluation.compare import compare, difference
-from hf_vtp.evaluation.downsample import nearest_grid, smaller
-from hf_vtp.evaluation.equal_speed import at_equal_throughput
-from hf_vtp.evaluation.ledger import Ledger
-from hf_vtp.evaluation.processes import batches
-from hf_vtp.evaluation.prompts import FAMILIES
-from hf_vtp.evaluation.rows import Quality, make_rows
-from hf_vtp.evaluation.verdict import verdict
-from hf_vtp.measure.cli import UsageError
+from hf_vtp.families import ADAPTERS
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.evaluation import pareto
+from hf_vtp.tools.evaluation.cases import FLOORS, make_cases
+from hf_vtp.tools.evaluation.compare import compare, difference
+from hf_vtp.tools.evaluation.downsample import nearest_grid, smaller
+from hf_vtp.tools.evaluation.equal_speed import at_equal_throughput
+from hf_vtp.tools.evaluation.predictions import Ledger
+from hf_vtp.tools.evaluation.processes import batches
+from hf_vtp.tools.evaluation.prompts import FAMILIES
+from hf_vtp.tools.evaluation.rows import Quality, make_rows
+from hf_vtp.tools.evaluation.verdict import verdict
 
 
 def case_rows(methods=("vtp",), ratios=(0.5,), layers=(None,), seeds=3):

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalG
 from vlm import IMAGE
 
 from hf_vtp import vtp
-from hf_vtp.evaluation import script_vlm
-from hf_vtp.evaluation.cases import FLOORS
+from hf_vtp.tools.evaluation import script_vlm
+from hf_vtp.tools.evaluation.cases import FLOORS
 
 pytestmark = pytest.mark.models
 TIMES = {"questions_per_s", "speedup"}

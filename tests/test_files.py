@@ -13,7 +13,7 @@ import torch
 from evaluation import picture, run_script, save_clip
 
 from hf_vtp import VTPConfig, files
-from hf_vtp.measure import cli, report
+from hf_vtp.tools.bench import cli, report
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEED = ROOT / "model_cards" / "results" / "cpu-2core" / "clip_vit_b16_fp32.json"
@@ -186,8 +186,8 @@ def test_a_full_disk_is_a_sentence(tmp_path, capsys, full):
     """Of whatever is written at the end of a run; the old file stays."""
     from matplotlib.figure import Figure
 
-    from hf_vtp.testbed import training
-    from hf_vtp.testbed.recipes import RECIPES
+    from hf_vtp.tools.testbed import training
+    from hf_vtp.tools.testbed.recipes import RECIPES
 
     old = tmp_path / "old"
     old.write_text("old")

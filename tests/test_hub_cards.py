@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 from load_script import script
 
-from hf_vtp.measure import cli
-from hf_vtp.measure.card import make_card, read_result
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.cards.card import make_card, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "model_cards"

@@ -21,8 +21,8 @@ from transformers import AutoConfig, AutoModel, CLIPModel, CLIPVisionModel
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, remove_vtp, vtp
-from hf_vtp.patch import applied
-from hf_vtp.remembered import num_layers
+from hf_vtp.apply import applied
+from hf_vtp.model_config import num_layers
 
 FAMILIES = {
     **{name: (lambda name=name: clip(name)) for name in CLIP_CLASSES},

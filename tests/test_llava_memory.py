@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from hf_vtp import vtp
-from hf_vtp.measure.memory import peak_bytes
+from hf_vtp.tools.bench.memory import peak_bytes
 
 pytestmark = pytest.mark.models
 IMAGE, VOCAB, PATCHES = 1999, 2000, 144

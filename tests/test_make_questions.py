@@ -6,9 +6,9 @@ import pytest
 from load_script import script
 from PIL import Image
 
-from hf_vtp.evaluation.items import decoded
-from hf_vtp.evaluation.questions import read_questions
-from hf_vtp.measure import cli
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.evaluation.items import decoded
+from hf_vtp.tools.evaluation.questions import read_questions
 
 CLASSES = ("cat", "dog", "emu")
 

@@ -1,4 +1,4 @@
-"""The instruments of hf_vtp.measure, each against numbers known beforehand."""
+"""The instruments of hf_vtp.tools.bench, each against numbers known beforehand."""
 
 import itertools
 import json
@@ -16,10 +16,10 @@ from PIL import Image
 from transformers import CLIPVisionModelWithProjection
 
 from hf_vtp import apply_vtp, vtp_stats
-from hf_vtp.measure import bench, cli, flops, memory, report, timing, variants
-from hf_vtp.measure.decode import upright_rgb
-from hf_vtp.measure.images import find_images
-from hf_vtp.measure.plot import plot
+from hf_vtp.tools.bench import bench, cli, flops, memory, report, timing, variants
+from hf_vtp.tools.bench.decode import upright_rgb
+from hf_vtp.tools.bench.images import find_images
+from hf_vtp.tools.bench.plot import plot
 
 # ---------------------------------------------------------------- FLOPs
 
@@ -392,6 +392,6 @@ def test_importing_the_package_imports_nothing_of_this():
         "import sys, transformers.modeling_utils; before = set(sys.modules); import hf_vtp; "
         "print([m for m in sys.argv[1:] if m in sys.modules and m not in before])"  # 5.12 itself imports rich
     )
-    unwanted = ["rich", "matplotlib", "datasets", "hf_vtp.measure"]
+    unwanted = ["rich", "matplotlib", "datasets", "hf_vtp.tools.bench"]
     done = subprocess.run([sys.executable, "-c", code, *unwanted], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from hf_vtp.methods.table.table import PARTS
 from models import clip_vision, pixels
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, vtp
-from hf_vtp.methods import PARTS
-from hf_vtp.registry import Entry
+from hf_vtp.pruning.registry import Entry
 
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())
 # any two parts meet: 11 scorers and 22 selectors go through all 8 mergers

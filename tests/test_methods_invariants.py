@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hf_vtp.methods.table.mergers import MERGERS
+from hf_vtp.methods.table.mergers.lloyd import lloyd
+from hf_vtp.methods.table.scorers import SCORERS
+from hf_vtp.methods.table.selectors import SELECTORS
 from references.cases import PADDED, RANDOM, build, converted, one
 
-from hf_vtp import tokens as view
-from hf_vtp.mergers import MERGERS
-from hf_vtp.mergers.lloyd import lloyd
-from hf_vtp.scorers import SCORERS
-from hf_vtp.selectors import SELECTORS
+from hf_vtp.pruning import tokens as view
 
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
 WHOLE = [name for name in CASES if name in RANDOM]

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from hf_vtp.methods.table.table import METHODS
 from models import DROPPING, clip, clip_inputs, clip_vision, pixels
 from oracles import masked_clip
 from qwen import Qwen, Qwen2, masked_qwen_tower
 from vlm import FAMILIES, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
-from hf_vtp.methods import METHODS
-from hf_vtp.pruner import adaptive, watched
+from hf_vtp.pruning.stage import adaptive, watched
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 ADAPTIVE = [name for name in METHODS if adaptive(VTPConfig(method=name))]
@@ -239,7 +239,7 @@ def test_tome_never_merges_more_than_half_at_once_and_tracks_every_token():
 def test_a_limit_is_said():
     config = VTPConfig(method="scope", keep_ratio=0.5)
     from hf_vtp import VisionTokens
-    from hf_vtp.pruner import prune
+    from hf_vtp.pruning.stage import prune
 
     tokens = VisionTokens(torch.zeros(1, 4097, 1), num_keep=1, grid=(1, 1, 4097))
     with pytest.raises(ValueError, match="'scope' takes at most 4096 tokens an image, not 4097"):

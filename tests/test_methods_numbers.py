@@ -8,7 +8,7 @@ from models import IMAGE_METHODS, clip_vision, pixels
 from vlm import FAMILIES, Llava
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
-from hf_vtp.pruner import adaptive
+from hf_vtp.pruning.stage import adaptive
 
 FIXED = [name for name in IMAGE_METHODS if list_methods()[name]["keep_ratio"] == "exact"]
 COUNTED = [name for name in list_methods() if adaptive(VTPConfig(method=name))]

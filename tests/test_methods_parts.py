@@ -1,14 +1,14 @@
 """Single scorers, selectors and helpers; test_methods_references holds all of them against plain loops."""
 
 import torch
+from hf_vtp.methods.table.mergers.lloyd import lloyd
+from hf_vtp.methods.table.scorers import SCORERS
+from hf_vtp.methods.table.scorers.uniform import regular_grid
+from hf_vtp.methods.table.selectors import SELECTORS
 
 from hf_vtp import VisionTokens
-from hf_vtp.mergers.lloyd import lloyd
-from hf_vtp.scorers import SCORERS
-from hf_vtp.scorers.uniform import regular_grid
-from hf_vtp.selectors import SELECTORS
-from hf_vtp.similarity import nearest
-from hf_vtp.tokens import num_keep, row_blocks, take
+from hf_vtp.pruning.similarity import nearest
+from hf_vtp.pruning.tokens import num_keep, row_blocks, take
 
 
 def tokens_of(x, keep, **more):
@@ -24,7 +24,7 @@ def test_row_blocks_change_nothing(monkeypatch):
     whole = SELECTORS["nms"].function(scores, tokens, rounds=3)
     spread = SELECTORS["spread"].function(scores, tokens)
     merged = lloyd(tokens, whole, x[:, :12], rounds=2)
-    monkeypatch.setattr("hf_vtp.tokens.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("hf_vtp.pruning.tokens.BLOCK_ELEMENTS", 100)
     assert len(list(row_blocks(33, 33))) == 11
     assert torch.equal(SELECTORS["nms"].function(scores, tokens, rounds=3), whole)
     assert torch.equal(SELECTORS["spread"].function(scores, tokens), spread)

@@ -104,8 +104,8 @@ def test_a_script_of_data_or_of_a_metric_is_not_run(source, asked, tmp_path):
 def test_older_datasets_are_told_not_to_run_scripts(tmp_path, monkeypatch):
     import datasets
 
-    from hf_vtp.measure.cli import UsageError
-    from hf_vtp.measure.image_dataset import load_split
+    from hf_vtp.tools.bench.cli import UsageError
+    from hf_vtp.tools.bench.image_dataset import load_split
 
     told = {}
 

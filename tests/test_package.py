@@ -156,7 +156,7 @@ print(json.dumps(new))
     others = {name.split(".")[0] for name in new} - standard - {"hf_vtp"}
     assert others <= {"torch", "transformers"}
     assert len(new) < 150, new
-    assert not any(name.startswith("hf_vtp.measure") for name in new)
+    assert not any(name.startswith("hf_vtp.tools.bench") for name in new)
 
 
 SNAPSHOT = """
@@ -235,8 +235,8 @@ def test_no_torchvision_is_no_news():
 import contextlib, io, json
 heard = io.StringIO()
 with contextlib.redirect_stderr(heard):
-    import hf_vtp.testbed.load, hf_vtp.visualize.look, hf_vtp.visualize.shipped
-    from hf_vtp.measure.clip import image_processor
+    import hf_vtp.tools.testbed.load, hf_vtp.visualize.preview, hf_vtp.visualize.shipped
+    from hf_vtp.tools.bench.clip import image_processor
     found = type(image_processor("a name", "random", 32)).__name__
 print(json.dumps([found, [line for line in heard.getvalue().splitlines() if "torchvision" in line]]))
 """

@@ -16,12 +16,12 @@ from models import clip, pixels
 from PIL import Image
 
 from hf_vtp import tune, vtp, vtp_stats
-from hf_vtp.evaluation.cases import Case
-from hf_vtp.evaluation.ledger import Ledger
-from hf_vtp.evaluation.questions import read_questions
-from hf_vtp.evaluation.script_vlm import already
-from hf_vtp.measure import images
-from hf_vtp.measure.cli import UsageError
+from hf_vtp.tools.bench import images
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.evaluation.cases import Case
+from hf_vtp.tools.evaluation.predictions import Ledger
+from hf_vtp.tools.evaluation.questions import read_questions
+from hf_vtp.tools.evaluation.script_vlm import already
 from hf_vtp.visualize import contact_sheet, draw_kept, see
 from hf_vtp.visualize.picture import read_picture
 from hf_vtp.visualize.shipped import STAND_INS
@@ -74,7 +74,7 @@ def test_the_lock_dies_with_its_process(tmp_path):
 
 def test_a_file_that_was_replaced_in_between_is_not_locked(tmp_path, monkeypatch):
     """Opened before the first evaluation put the merged file in place, locked after: the old one."""
-    from hf_vtp.evaluation import ledger
+    from hf_vtp.tools.evaluation import predictions as ledger
 
     path, real = tmp_path / "p.jsonl", ledger.fcntl.flock
     path.write_text("")
@@ -111,7 +111,7 @@ def test_the_script_refuses_a_file_in_use_and_leaves_it(tmp_path, capsys, monkey
 def test_resuming_compares_what_the_images_show(tmp_path):
     questions = read_questions(str(save_questions(tmp_path, count=2)))
     run = SimpleNamespace(cases=[Case()], args=SimpleNamespace(predictions="p.jsonl"))
-    from hf_vtp.evaluation.items import content, decoded
+    from hf_vtp.tools.evaluation.items import content, decoded
 
     done = {}
     for question in questions:
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_is_a_sentence(disk, tmp_path, monkeypatch):
     ledger.end()
     if disk == "/dev/full":
         monkeypatch.setattr(
-            "hf_vtp.evaluation.ledger.destination", lambda path: __import__("pathlib").Path(disk)
+            "hf_vtp.tools.evaluation.predictions.destination", lambda path: __import__("pathlib").Path(disk)
         )
         with pytest.raises(UsageError, match=r"cannot be written \(No space left"):
             ledger.add([ROW])

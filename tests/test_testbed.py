@@ -9,13 +9,20 @@ import torch
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from hf_vtp import vtp, vtp_stats
-from hf_vtp.measure import cli
-from hf_vtp.testbed import card, training
-from hf_vtp.testbed.backgrounds import BACKGROUNDS
-from hf_vtp.testbed.evaluate import accuracy_by_type, answers, asked, class_scores, classified, zero_shot
-from hf_vtp.testbed.load import CLASSES_OF, load, prompts
-from hf_vtp.testbed.questions import CLASSES
-from hf_vtp.testbed.recipes import Recipe
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.testbed import card, training
+from hf_vtp.tools.testbed.backgrounds import BACKGROUNDS
+from hf_vtp.tools.testbed.evaluate import (
+    accuracy_by_type,
+    answers,
+    asked,
+    class_scores,
+    classified,
+    zero_shot,
+)
+from hf_vtp.tools.testbed.load import CLASSES_OF, load, prompts
+from hf_vtp.tools.testbed.questions import CLASSES
+from hf_vtp.tools.testbed.recipes import Recipe
 
 FOLDER = Path(__file__).parent / "testbed"
 NAMES = ("clip", "llava", "qwen2_5_vl")

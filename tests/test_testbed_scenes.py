@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, Qwen2VLImageProcessor
 
-from hf_vtp.measure import cli
-from hf_vtp.testbed import batches, dataset, evaluate, losses
-from hf_vtp.testbed.backgrounds import BACKGROUNDS
-from hf_vtp.testbed.models import NEW
-from hf_vtp.testbed.questions import CLASSES, NUM_ANSWERS, Question, caption, facts, questions
-from hf_vtp.testbed.scenes import COLORS, SHAPES, WORDS, make_scene
-from hf_vtp.testbed.tokenizer import VOCABULARY, encode, make_tokenizer
-from hf_vtp.testbed.training import KINDS
+from hf_vtp.tools.bench import cli
+from hf_vtp.tools.testbed import batches, dataset, evaluate, losses
+from hf_vtp.tools.testbed.backgrounds import BACKGROUNDS
+from hf_vtp.tools.testbed.models import NEW
+from hf_vtp.tools.testbed.questions import CLASSES, NUM_ANSWERS, Question, caption, facts, questions
+from hf_vtp.tools.testbed.scenes import COLORS, SHAPES, WORDS, make_scene
+from hf_vtp.tools.testbed.tokenizer import VOCABULARY, encode, make_tokenizer
+from hf_vtp.tools.testbed.training import KINDS
 
 NUMBERS = "zero one two three four five six seven eight nine".split()
 

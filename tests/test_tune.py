@@ -15,10 +15,11 @@ from transformers import AutoProcessor
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, tune, vtp, vtp_stats
-from hf_vtp.testbed.evaluate import answers, asked
-from hf_vtp.testbed.load import load, prompts
-from hf_vtp.testbed.scenes import make_scene
-from hf_vtp.tuning import api, lab
+from hf_vtp.tools.testbed.evaluate import answers, asked
+from hf_vtp.tools.testbed.load import load, prompts
+from hf_vtp.tools.testbed.scenes import make_scene
+from hf_vtp.tuning import api
+from hf_vtp.tuning import trials as lab
 
 pytestmark = pytest.mark.models
 FOLDER = Path(__file__).parent / "testbed"

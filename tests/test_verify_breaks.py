@@ -7,11 +7,12 @@ import torch
 from models import clip, clip_inputs, state
 from vlm import Llava, Qwen
 
-from hf_vtp import pruner
 from hf_vtp import verify as verify_fully
-from hf_vtp.adapters import clip as clip_adapter
-from hf_vtp.adapters import prompts, vlm
-from hf_vtp.tower import LayerHooks, Tower
+from hf_vtp.families import clip as clip_adapter
+from hf_vtp.prompts import adapter as vlm
+from hf_vtp.prompts import reader as prompts
+from hf_vtp.pruning import stage as pruner
+from hf_vtp.towers.tower import LayerHooks, Tower
 from hf_vtp.verifying.full_tower import FULL
 
 pytestmark = pytest.mark.models

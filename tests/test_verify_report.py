@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vlm import FAMILIES, Llava, Qwen
 
 from hf_vtp import VTPConfig, apply_vtp, verify, vtp_stats
-from hf_vtp.patch import applied
+from hf_vtp.apply import applied
 from hf_vtp.verifying import api, checks, differences
 
 pytestmark = pytest.mark.models

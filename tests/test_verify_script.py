@@ -6,7 +6,7 @@ import pytest
 from load_script import SCRIPTS, script
 from PIL import Image
 
-from hf_vtp.measure.cli import run
+from hf_vtp.tools.bench.cli import run
 from hf_vtp.verifying import inputs
 
 pytestmark = pytest.mark.models

@@ -101,7 +101,7 @@ def test_a_picture_that_exif_turns_comes_back_upright(orientation):
     assert drawn.size == ((120, 80) if orientation < 5 else (80, 120))
     assert drawn.getexif().get(0x0112, 1) == 1
     stored_again = Image.open(_saved(plain, orientation))
-    from hf_vtp.measure.decode import upright_rgb
+    from hf_vtp.tools.bench.decode import upright_rgb
 
     assert np.array_equal(np.asarray(drawn), np.asarray(upright_rgb(stored_again)))
 

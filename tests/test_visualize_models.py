@@ -12,7 +12,7 @@ from vlm import Llava
 from hf_vtp import apply_vtp, vtp, vtp_stats
 from hf_vtp.visualize import contact_sheet, draw_kept
 from hf_vtp.visualize.geometry import covered
-from hf_vtp.visualize.look import Eyes, see
+from hf_vtp.visualize.preview import Eyes, see
 
 pytestmark = pytest.mark.models
 MODELS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_vtp.measure.cli import UsageError, run
+from hf_vtp.tools.bench.cli import UsageError, run
 from hf_vtp.visualize import shipped
 from hf_vtp.visualize.picture import read_picture
 from pictures import REFUSED, TAKEN

@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from hf_vtp.metrics._info import info
+from ._info import info
 
 
 def distance(a: str, b: str) -> int:

@@ -4,7 +4,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics.pairwise import paired_cosine_distances
 
-from hf_vtp.metrics._info import info
+from ._info import info
 
 
 class EmbeddingCosine(evaluate.Metric):

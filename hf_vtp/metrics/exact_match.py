@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from hf_vtp.metrics._info import info, plain
+from ._info import info, plain
 
 
 class ExactMatch(evaluate.Metric):

@@ -6,7 +6,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from hf_vtp.metrics._info import info
+from ._info import info
 
 
 def says_yes(text: str) -> bool:

@@ -4,7 +4,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score
 
-from hf_vtp.metrics._info import info
+from ._info import info
 
 
 class TopKAccuracy(evaluate.Metric):

@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from hf_vtp.metrics._info import info, vqa_words
+from ._info import info, vqa_words
 
 
 def soft(said: str, answers: list) -> float:

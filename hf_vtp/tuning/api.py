@@ -12,19 +12,19 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..adapters.base import adapter_for
+from ..apply import unpruned, unwrap
 from ..config import VTPConfig
-from ..measure.report import environment
-from ..patch import unpruned, unwrap
-from ..remembered import made_for
+from ..families.base import adapter_for
+from ..model_config import made_for
+from ..tools.bench.report import environment
 from .bounds import fewest
 from .candidates import METHODS_TRIED, SCHEDULES, make_candidates
 from .check import front, walk
 from .inputs import Item, batches, make_items, num_rows
-from .lab import Lab, in_eval_mode
 from .report import TuneReport
 from .search import SLACK, Search, Trial
 from .tasks import Answers, Embeddings
+from .trials import Lab, in_eval_mode
 
 BY = ("throughput", "flops")
 FEWEST = 12  # images

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..adapters.base import adapter_for
 from ..config import OUTPUT, VTPConfig
-from ..methods import METHODS
-from ..remembered import num_layers
+from ..families.base import adapter_for
+from ..methods.table import METHODS
+from ..model_config import num_layers
 
 METHODS_TRIED = ("vtp", "divprune", "tome")
 RATIOS = tuple(round(1 - 0.05 * step, 2) for step in range(1, 20))  # 0.95, 0.9 … 0.05

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .lab import Lab
 from .search import Trial
+from .trials import Lab
 
 Cost = Callable[[Trial], float]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..measure.decode import as_rgb
+from ..tools.bench.decode import as_rgb
 
 QUESTION = "What is shown in this picture? Answer in one word."
 ALLOWED = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..measure.report import Column, number, print_table, write_json
+from ..tools.bench.report import Column, number, print_table, write_json
 from .candidates import place
 from .search import Trial
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..config import VTPConfig
 from .candidates import RATIOS, Candidate
-from .lab import Lab
+from .trials import Lab
 
 FINALISTS = 4  # candidates that are timed and checked
 SAFER = (0, 1, 2, 4, 8, 12)  # steps of RATIOS above the least ratio that did

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import patch
+from .. import apply as patch
 from .batch import images_of_rows, row_alone, with_neighbour
 from .case import Case, Seen
 from .checks import needs_prompt

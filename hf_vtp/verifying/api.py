@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..apply import applied, unpruned, unwrap, vtp
 from ..config import VTPConfig
-from ..patch import applied, unpruned, unwrap, vtp
 from . import alone, checks
 from .differences import Bounds, precision
 from .footprint import Footprint
@@ -133,6 +133,6 @@ def untouched(root: nn.Module) -> Iterator[None]:
 
 def environment(root: nn.Module) -> dict:
     """Versions and machine."""
-    from ..measure.report import environment as described
+    from ..tools.bench.report import environment as described
 
     return described(next(root.parameters()).device)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_for
-from ..adapters.vlm import VLMAdapter
+from ..apply import vtp, vtp_stats
 from ..config import VTPConfig
+from ..families import adapter_for
 from ..names import parameters
-from ..patch import vtp, vtp_stats
-from ..pruner import weighs
+from ..prompts.adapter import VLMAdapter
+from ..pruning.stage import weighs
 from ..stats import VTPStats
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import patch
+from .. import apply as patch
 from .differences import Difference, between, largest
 from .footprint import Footprint
 from .full_prompt import full_mask, full_prompt, generate_positions, greedy, shown

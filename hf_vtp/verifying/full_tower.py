@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..adapters.clip import CLIPTower
-from ..adapters.qwen_tower import QwenTower
+from ..families.clip import CLIPTower
 from ..stats import StageStats
-from ..tower import Tower
+from ..towers.packed import QwenTower
+from ..towers.tower import Tower
 from .case import before
 
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..measure import clip, vlm
-from ..measure.cli import UsageError
-from ..measure.errand import model_config
-from ..visualize.look import Eyes, load_eyes, pixels, prompt
+from ..tools.bench import clip, vlm
+from ..tools.bench.cli import UsageError
+from ..tools.cards.job import model_config
+from ..visualize.preview import Eyes, load_eyes, pixels, prompt
 
 VISUAL_TOKENS = 256  # about so many in each random image of a family that takes images of any size
 TEXT_TOKENS = 16

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from ..measure.decode import upright_rgb
-from ..patch import vtp, vtp_stats
+from ..apply import vtp, vtp_stats
+from ..tools.bench.decode import upright_rgb
 from . import layout
 from .kept import draw_kept
-from .look import Eyes, reading_text, see
+from .preview import Eyes, reading_text, see
 
 MOST_CELLS = 1000
 LETTERS = 15  # pixels

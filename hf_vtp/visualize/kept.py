@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageOps
 
-from ..measure.decode import as_rgb, refuse_empty
 from ..stats import VTPStats
+from ..tools.bench.decode import as_rgb, refuse_empty
 from . import layout
 from .geometry import covered, has_frames
 from .paint import paint

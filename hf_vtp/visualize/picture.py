@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..measure.cli import UsageError, first_sentence
-from ..measure.decode import BROKEN, MOST_BYTES, upright_rgb
+from ..tools.bench.cli import UsageError, first_sentence
+from ..tools.bench.decode import BROKEN, MOST_BYTES, upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 50_000_000

@@ -16,8 +16,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from ..image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
-from .look import Eyes, load_eyes
+from ..tools.image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
+from .preview import Eyes, load_eyes
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "testbed"  # one folder a model, by model_type
 SIDE, PATCH, WIDTH, LAYERS = 96, 8, 64, 4

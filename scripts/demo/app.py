@@ -13,10 +13,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 import gradio as gr
 from transformers.utils import logging
 
-from hf_vtp.demo.access import offered, spare_from_proxy
-from hf_vtp.demo.room import METHODS, MOST_METHODS, PANEL, Room
-from hf_vtp.demo.words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
-from hf_vtp.measure.cli import UsageError, first_sentence
+from hf_vtp.tools.bench.cli import UsageError, first_sentence
+from hf_vtp.tools.demo.access import offered, spare_from_proxy
+from hf_vtp.tools.demo.session import METHODS, MOST_METHODS, PANEL, Room
+from hf_vtp.tools.demo.words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
 from hf_vtp.visualize.contact import thumbnail
 from hf_vtp.visualize.picture import MOST_BYTES, read_picture
 from hf_vtp.visualize.shipped import STAND_INS, shipped_folder

@@ -14,9 +14,9 @@ import sys
 for name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
-from hf_vtp.measure import cli  # noqa: E402
-from hf_vtp.testbed.backgrounds import BACKGROUNDS  # noqa: E402
-from hf_vtp.testbed.dataset import TASKS, save_dataset  # noqa: E402
+from hf_vtp.tools.bench import cli  # noqa: E402
+from hf_vtp.tools.testbed.backgrounds import BACKGROUNDS  # noqa: E402
+from hf_vtp.tools.testbed.dataset import TASKS, save_dataset  # noqa: E402
 
 
 def parse(argv: list[str]):

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from hf_vtp.measure import cli, report
-from hf_vtp.testbed import card
-from hf_vtp.testbed.load import load, save
-from hf_vtp.testbed.recipes import RECIPES
-from hf_vtp.testbed.training import KINDS, train
+from hf_vtp.tools.bench import cli, report
+from hf_vtp.tools.testbed import card
+from hf_vtp.tools.testbed.load import load, save
+from hf_vtp.tools.testbed.recipes import RECIPES
+from hf_vtp.tools.testbed.training import KINDS, train
 
 
 def parse(argv: list[str]):

@@ -1,0 +1,38 @@
+"""Bipartite soft matching."""
+
+import torch
+from torch import Tensor
+
+from ...pruning.similarity import nearest_with_similarity
+from ...pruning.tokens import VisionTokens, take
+from . import register_selector
+from .top_k import highest
+
+
+@register_selector("bipartite", needs=("key",), paper="ToMe (arXiv:2210.09461)")
+def bipartite(scores: Tensor, tokens: VisionTokens) -> tuple[Tensor, Tensor]:
+    """Tokens at even places are matched with those at odd places; the most similar pairs become groups.
+
+    Each even token has an edge to the odd token most similar to it, by the cosine of the mean keys; as many
+    of the best edges are merged as tokens have to leave, at most half of the tokens in one round. Where more
+    must leave, rounds follow on what is left, a group at the place and with the key of its odd token. ToMe
+    merges between a layer's attention and its MLP, which hooks cannot reach: here it is at the layer's end,
+    with that layer's keys. Of equal edges that of the lower index merges. Scores are not looked at. Returns
+    [B, K], and the group of every token [B, N].
+    """
+    b, n = scores.shape
+    unit = tokens.unit_keys()
+    keep = torch.arange(n, device=scores.device).expand(b, n)
+    leader = keep  # [B, N] the token that each one's group goes by
+    while keep.shape[1] > tokens.num_keep:
+        even, odd = keep[:, ::2], keep[:, 1::2]
+        partner, similarity = nearest_with_similarity(take(unit, even), take(unit, odd))
+        edges = highest(similarity, min(keep.shape[1] - tokens.num_keep, odd.shape[1]))
+        leaves, joins = even.gather(1, edges), odd.gather(1, partner.gather(1, edges))
+        leader = leader.scatter(1, leaves, joins).gather(1, leader)
+        stays = torch.ones_like(keep, dtype=torch.float32).scatter(1, 2 * edges, 0.0)
+        keep = keep.gather(1, highest(stays, keep.shape[1] - edges.shape[1]))
+    place = torch.zeros_like(leader).scatter(
+        1, keep, torch.arange(keep.shape[1], device=keep.device).expand_as(keep)
+    )
+    return keep, place.gather(1, leader)

@@ -1,0 +1,1 @@
+"""Prompts without the placeholders of dropped tokens: read, condensed, generated from."""

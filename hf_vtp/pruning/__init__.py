@@ -1,0 +1,1 @@
+"""One stage: the tokens it sees, what it decides, and the tables of methods it decides with."""

@@ -1,0 +1,1 @@
+"""What the command line and scripts/ drive; the core never imports it."""

@@ -1,0 +1,1 @@
+"""Model cards: what they say, and how they are made and pushed."""

@@ -1,0 +1,186 @@
+"""A room where visitors share models: one of them is served at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from ...apply import apply_vtp, remove_vtp, vtp_stats
+from ...config import VTPConfig
+from ...methods.table import list_methods
+from ...visualize import Eyes, draw_kept, layout
+from ...visualize.contact import thumbnail
+from ...visualize.shipped import open_model
+from ..bench.cli import UsageError, first_sentence
+from ..bench.decode import as_rgb
+from ..bench.flops import count_flops, countable
+from ..bench.timing import interleave, summary, synchronizer
+from .answer import Task, make_task
+
+MOST_METHODS = 6
+MOST_MODELS = 3  # in memory at once
+LONGEST_SIDE = 1280  # pixels of the picture that the model gets
+PANEL = 448  # pixels of a picture that is shown
+ROUNDS = 3
+UNPRUNED = "unpruned"
+METHODS = tuple(list_methods())
+CANNOT = (ValueError, TypeError, RuntimeError, NotImplementedError, OSError)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the model as it is, or pruned by a method.
+
+    Attributes:
+        kept, tokens: image tokens left, and how many there were.
+        flops: of the run to the first token; of CLIP of the image's embedding.
+        milliseconds: of the same, the median of ROUNDS.
+    """
+
+    method: str
+    kept: int
+    tokens: int
+    flops: int
+    milliseconds: float
+    answer: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a visitor sees; `pictures` has one per method, `sheet` all of them with their names."""
+
+    rows: list[Row]
+    pictures: list[Image.Image]
+    sheet: Image.Image
+    trained: bool
+
+
+class Room:
+    """Models that many threads may ask at once.
+
+    `offered` is what visitors may name, and the model behind each name; None lets them name any.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", offered: Mapping[str, str] | None = None):
+        self.device, self.offered = torch.device(device), offered
+        # One for all: a model is pruned, run and read as a whole, and nobody else's run may fall in between.
+        self.lock = threading.Lock()
+        self.models: OrderedDict[str, tuple[Eyes, bool]] = OrderedDict()
+
+    def ask(
+        self,
+        picture: Image.Image,
+        question: str,
+        model: str,
+        methods: Sequence[str],
+        keep_ratio: float,
+        heat_map: bool = False,
+    ) -> Shown:
+        """The answer of a model as it is and pruned by each method; raises UsageError, one sentence."""
+        if not methods or len(methods) > MOST_METHODS:
+            raise UsageError(f"choose 1 to {MOST_METHODS} methods, not {len(methods)}")
+        try:
+            configs = {method: VTPConfig(method=method, keep_ratio=keep_ratio) for method in methods}
+        except (ValueError, TypeError) as error:
+            raise UsageError(first_sentence(error)) from None
+        try:
+            picture = as_rgb(picture)
+        except ValueError as error:
+            raise UsageError(first_sentence(error)) from None
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        with self.lock:
+            eyes, trained = self.find(model)
+            task = make_task(eyes, picture, question)
+            try:
+                return self._compare(eyes, trained, task, picture, configs, heat_map)
+            except torch.OutOfMemoryError:
+                raise UsageError("the device is out of memory; give a smaller picture or model") from None
+            except CANNOT as error:
+                raise UsageError(f"this cannot be done: {first_sentence(error)}") from None
+            finally:
+                remove_vtp(eyes.model)
+
+    def _compare(self, eyes, trained, task: Task, picture, configs, heat_map) -> Shown:
+        rows, pictures = {}, []
+        for name, config in {UNPRUNED: None, **configs}.items():
+            _switch(eyes.model, config)
+            with countable(eyes.model):
+                flops = count_flops(task.first)
+            answer = task.answer()
+            if config is not None:
+                stats = vtp_stats(eyes.model)
+                stage = 0 if heat_map else -1
+                told = dict(stage=stage, heat_map=heat_map, labels=False)
+                pictures.append(draw_kept(thumbnail(picture, PANEL), stats, eyes.image_processor, **told))
+                rows[name] = (stats.num_kept[0], stats.num_tokens[0], flops, answer)
+            else:
+                rows[name] = (None, None, flops, answer)
+        times = interleave(
+            {name: _timed(eyes.model, config, task) for name, config in {UNPRUNED: None, **configs}.items()},
+            rounds=ROUNDS,
+            warmup=1,
+            synchronize=synchronizer(self.device),
+        )
+        tokens = rows[next(iter(configs))][1]
+        found = [
+            Row(
+                name,
+                tokens if kept is None else kept,
+                tokens,
+                flops,
+                summary(times[name])["latency_p50_ms"],
+                said,
+            )
+            for name, (kept, _, flops, said) in rows.items()
+        ]
+        return Shown(found, pictures, sheet(found[1:], pictures), trained)
+
+    def find(self, name: str) -> tuple[Eyes, bool]:
+        """What a visitor named; raises UsageError, which tells them of no folder where models are offered."""
+        if self.offered is None:
+            return self.open(name)
+        if not isinstance(name, str) or name not in self.offered:
+            raise UsageError(f"this page has no such model; choose from {', '.join(self.offered)}")
+        try:
+            return self.open(self.offered[name])
+        except UsageError:
+            raise UsageError(f"{name} cannot be opened at the moment; choose another model") from None
+
+    def open(self, name: str) -> tuple[Eyes, bool]:
+        """The model of that name and whether it is trained; raises UsageError for one that cannot be had."""
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError("no model is named; choose one of the list, or a folder or a name on the Hub")
+        name = name.strip()
+        if name not in self.models:
+            self.models[name] = open_model(name, str(self.device))
+            if len(self.models) > MOST_MODELS:
+                self.models.popitem(last=False)
+        self.models.move_to_end(name)
+        return self.models[name]
+
+
+def sheet(rows: list[Row], pictures: list[Image.Image]) -> Image.Image:
+    """All pictures under their method's name, to take home."""
+    titles = [f"{row.method}: {row.kept} of {row.tokens} tokens" for row in rows]
+    panels = [layout.titled(picture, title, 16) for picture, title in zip(pictures, titles, strict=True)]
+    return layout.framed(layout.wrapped(panels, 3))
+
+
+def _switch(model, config: VTPConfig | None) -> None:
+    if config is None:
+        remove_vtp(model)
+    else:
+        apply_vtp(model, config)
+
+
+def _timed(model, config: VTPConfig | None, task: Task):
+    def ready():
+        _switch(model, config)
+        return task.first
+
+    return ready

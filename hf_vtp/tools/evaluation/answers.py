@@ -1,0 +1,65 @@
+"""Answers of every case to every question, and the metrics of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ... import metrics
+from ..bench.cli import UsageError
+from .questions import Question
+from .retrieval import parted
+from .rows import Quality
+
+METRICS = ("exact_match", "vqa_accuracy", "anls", "pope", "caption_cosine")
+
+
+def chosen(asked: Sequence[str] | None, questions: Sequence[Question], has_encoder: bool) -> list[str]:
+    """Which metrics to compute: those asked for, or those that these answers allow.
+
+    Raises UsageError for POPE where an answer is neither yes nor no.
+    """
+    yes_or_no = all(q.answers[0].strip().lower() in ("yes", "no") for q in questions)
+    if asked and "pope" in asked and not yes_or_no:
+        raise UsageError("pope needs answers that are all yes or no; leave it out of --metric")
+    fits = {"pope": yes_or_no, "caption_cosine": has_encoder}
+    return list(asked or [name for name in METRICS if fits.get(name, True)])
+
+
+def score(
+    said: list[str], questions: Sequence[Question], names: Sequence[str], encode: Callable | None
+) -> tuple[dict, dict]:
+    """The metrics' numbers, and every question's scores by the number's name; None without an encoder."""
+    values, items = {}, {}
+    for name in names:
+        if name == "caption_cosine":
+            found = _caption_cosine(said, questions, encode) if encode else ({name: None}, {})
+        else:
+            references = [q.answers[0] if name == "pope" else list(q.answers) for q in questions]
+            found = parted(metrics.load(name).compute(predictions=said, references=references, items=True))
+        values, items = values | found[0], items | found[1]
+    return values, items
+
+
+def qualities(
+    cases: Sequence, done: dict, questions: Sequence[Question], names: Sequence[str], encode: Callable | None
+) -> dict[str, Quality]:
+    """By case, from the lines of a ledger."""
+    found = {}
+    for case in cases:
+        rows = [done[case.name, question.id] for question in questions]
+        values, items = score([row["prediction"] for row in rows], questions, names, encode)
+        found[case.name] = Quality(values, items, [row["kept_tokens"] for row in rows])
+    return found
+
+
+def _caption_cosine(said: list[str], questions: Sequence[Question], encode: Callable) -> tuple[dict, dict]:
+    """Cosine of the answer's embedding with those of the right ones, their mean a question's score."""
+    owner = [i for i, question in enumerate(questions) for _ in question.answers]
+    right = encode([answer for question in questions for answer in question.answers])
+    own = encode(said)[owner]
+    told = {"predictions": own.numpy(), "references": right.numpy()}
+    pairs = metrics.load("embedding_cosine").compute(**told, items=True)["cosine_items"]
+    scores = np.bincount(owner, weights=pairs) / np.bincount(owner)
+    return {"caption_cosine": float(scores.mean())}, {"caption_cosine": scores.tolist()}

@@ -1,0 +1,69 @@
+"""Zero-shot classes and retrieval, ranked from embeddings, and the metrics of both."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ... import metrics
+
+RECALL_AT = (1, 5, 10)
+BLOCK = 1024  # rows of similarities at a time
+
+
+def ranked(queries: Tensor, targets: Tensor, count: int) -> list[list[int]]:
+    """For each query [n, D] the `count` nearest targets [m, D] by cosine, best first."""
+    count, unit = min(count, len(targets)), normalize(targets.float(), dim=-1)
+    blocks = [(normalize(q.float(), dim=-1) @ unit.T).topk(count).indices for q in queries.split(BLOCK)]
+    return torch.cat(blocks).tolist()
+
+
+def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict, dict]:
+    """Top-1 and top-5 accuracy of image embeddings [n, D]: the numbers, and those of every item."""
+    k = tuple(n for n in (1, 5) if n < len(classes) or n == 1)  # of five classes, the top five are all
+    result = metrics.load("top_k_accuracy").compute(
+        predictions=ranked(images, classes, max(k)), references=labels, k=k, items=True
+    )
+    return parted(result)
+
+
+def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict, dict]:
+    """Recall both ways; `owner[j]` is the image of caption j. An image scores as its captions do by mean."""
+    metric, result, items = metrics.load("recall_at_k"), {}, {}
+    own: list[list[int]] = [[] for _ in images]
+    for caption, image in enumerate(owner):
+        own[image].append(caption)
+    told = {"k": RECALL_AT, "items": True}
+    ways = {
+        "i2t": (ranked(images, captions, max(RECALL_AT)), own),
+        "t2i": (ranked(captions, images, max(RECALL_AT)), [[image] for image in owner]),
+    }
+    for way, (predictions, references) in ways.items():
+        values, each = parted(metric.compute(predictions=predictions, references=references, **told))
+        result |= {f"{way}_{name}": value for name, value in values.items()}
+        items |= {f"{way}_{name}": scores for name, scores in each.items()}
+    for name in each:
+        items[f"t2i_{name}"] = _by_image(items[f"t2i_{name}"], owner, len(images))
+    return result, items
+
+
+def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
+    """Mean, p5 and minimum of the cosine with the unpruned embeddings."""
+    told = {"predictions": images.numpy(), "references": reference.numpy()}
+    result, items = parted(metrics.load("embedding_cosine").compute(**told, items=True))
+    return result, {"cosine_mean": items["cosine"]}
+
+
+def parted(result: dict) -> tuple[dict, dict]:
+    """A metric's numbers, and the scores of its items by the name of the number."""
+    items = {
+        name.removesuffix("_items"): scores for name, scores in result.items() if name.endswith("_items")
+    }
+    return {name: value for name, value in result.items() if not name.endswith("_items")}, items
+
+
+def _by_image(scores: list[float], owner: list[int], count: int) -> list[float]:
+    sums = np.bincount(owner, weights=scores, minlength=count)
+    return (sums / np.bincount(owner, minlength=count)).tolist()

@@ -1,0 +1,138 @@
+"""scripts/eval_clip.py from its arguments to its result."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..bench import cli
+from ..bench import clip as bench
+from ..bench.cli import UsageError
+from . import retrieval, script
+from .cases import Case, check
+from .clip import PROMPTS, TextSide, VisionSide
+from .embed import embed_all, score
+from .items import EVERYTHING, ImageData, decoded, open_images
+from .rows import Quality
+from .script import Run, columns, parser
+from .work import measure_work
+
+RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in retrieval.RECALL_AT)
+COSINES = ("cosine_mean", "cosine_p5", "cosine_min")
+
+
+def options(prog: str, doc: str):
+    p = parser(prog, doc)
+    p.add_argument("--data", required=True, help="a folder, file or dataset of images, labelled or captioned")
+    p.add_argument("--num-images", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
+    p.add_argument("--label-column", help="default: the one of class labels")
+    p.add_argument("--caption-column", help="default: captions, caption, text or sentences")
+    p.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line, where the data has none"
+    )
+    p.add_argument(
+        "--prompts", metavar="FILE", help="texts with {} for the class, one a line; their mean counts"
+    )
+    p.add_argument("--batch-size", type=cli.count, default=32)
+    return p
+
+
+def main(argv: list[str], prog: str, doc: str) -> None:
+    script.main(options(prog, doc), evaluate, argv)
+
+
+@torch.inference_mode()
+def evaluate(run: Run) -> None:
+    args, processes = run.args, run.processes
+    prompts = lines(args.prompts, "--prompts") or list(PROMPTS)
+    if any("{}" not in prompt for prompt in prompts):
+        raise UsageError("every line of --prompts needs {} where the class goes")
+    dtype = cli.DTYPES[run.dtype]
+    data = processes.agree(
+        lambda: open_images(
+            args.data,
+            args.split,
+            args.num_images,
+            args.label_column,
+            args.caption_column,
+            lines(args.classes, "--classes"),
+        )
+    )
+    model = bench.load_model(args.model, args.weights, dtype, None, run.device)
+    check(model, run.cases)
+    vision = VisionSide(model, bench.image_processor(args.model, args.weights, model.config.image_size))
+    wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
+    skipped, count = [], 0
+    if run.trained:
+        text = TextSide(args.model, dtype, run.device) if wanted else None
+        classes = text.classes(data.classes, prompts).cpu() if data.label else None
+        done, skipped = embed_all(run, vision, text, data)
+        count = len(done)
+        found = processes.on_main(lambda: score(run.cases, done, classes))
+    else:
+        found = processes.on_main(lambda: untrained(run, vision, data))
+    work = processes.on_main(lambda: measure(run, vision, data))
+    if not processes.main:
+        return
+    there = found[run.cases[0].name].values
+    accuracies = [name for name in ("top_1", "top_5", *RECALLS) if name in there]
+    compared = accuracies or [name for name in COSINES[:1] if name in there]
+    about = {
+        "evaluation": "clip",
+        "data": data.source,
+        "tasks": wanted,
+        "num_items": count,
+        "num_skipped": len(skipped),
+        "num_classes": len(data.classes),
+        "prompts": prompts if data.label else [],
+        "batch_size": args.batch_size,
+    }
+    further = [name for name in COSINES if name not in compared]
+    table = columns(compared, "image", further)
+    also = [name for name in COSINES[:1] if name not in compared]
+    run.finish(about, found, work, compared, table, "images_per_s", also)
+
+
+def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:
+    """Nothing but the tokens that are left of the first images."""
+    pixels = vision.pixels(first_images(run, data), run.cases)
+    return {case.name: Quality({}, {}, vision.embed(case, pixels)[1]) for case in run.cases}
+
+
+def measure(run: Run, vision: VisionSide, data: ImageData) -> dict[tuple, dict]:
+    """Time and FLOPs on the first batch, and the tokens of a whole image."""
+    images = first_images(run, data)
+    pixels = vision.pixels(images, run.cases)
+
+    def forward(case: Case):
+        return vision.forward(case, pixels)
+
+    told = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
+    work = measure_work(vision.model, run.cases, forward, forward, **told)
+    return {key: {**row, "total_tokens": vision.side**2} for key, row in work.items()}
+
+
+def first_images(run: Run, data: ImageData) -> list[Image.Image]:
+    """One batch of images that are not broken; raises UsageError if there is none."""
+    whole = (image for item in data if (image := decoded(item)) is not None)
+    images = list(islice(whole, run.args.batch_size))
+    if not images:
+        raise UsageError(f"no image is left of {data.source}")
+    return images
+
+
+def lines(path: str | None, option: str) -> list[str] | None:
+    """The lines of a file that are not empty, None without one."""
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {path} cannot be read: {cli.reason(error)}") from None
+    found = [line.strip() for line in text.split("\n") if line.strip()]
+    if not found:
+        raise UsageError(f"{option} {path} is empty; give one a line")
+    return found

@@ -1,0 +1,202 @@
+"""scripts/eval_vlm.py from its arguments to its result."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from tqdm import tqdm
+
+from ..bench import cli
+from ..bench.cli import UsageError
+from . import script
+from .answers import METRICS, chosen, qualities
+from .cases import Case, check
+from .items import EVERYTHING, content, decoded
+from .predictions import COUNTS, Ledger
+from .prompts import Prompter
+from .questions import Question, read_questions
+from .rows import mean_count
+from .script import Run, columns, parser
+from .vlm import Answerer, TextEncoder, load_model
+from .work import measure_work
+
+OF_ITEMS = {"pope": "pope_accuracy"}  # metrics whose number is called otherwise
+BESIDE = {"pope": ("pope_f1", "pope_yes")}
+
+
+def options(prog: str, doc: str):
+    p = parser(prog, doc)
+    p.add_argument("--data", required=True, help="a .jsonl file with its images beside it, or a dataset")
+    p.add_argument(
+        "--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all"
+    )
+    p.add_argument("--metric", nargs="+", choices=METRICS, help="default: all that the answers allow")
+    p.add_argument("--text-encoder", help="a CLIP or another text encoder, for caption_cosine")
+    p.add_argument("--prompt", help="with {image} and {question}; default: the checkpoint's chat template")
+    p.add_argument("--instruction", help="a line behind every question, such as: Answer in one word.")
+    p.add_argument("--max-new-tokens", type=cli.count, default=16)
+    p.add_argument(
+        "--predictions",
+        metavar="FILE",
+        default="predictions.jsonl",
+        help="every answer, as soon as it is there; a run that finds its own goes on (predictions.jsonl)",
+    )
+    p.add_argument("--batch-size", type=cli.count, default=8)
+    return p
+
+
+def main(argv: list[str], prog: str, doc: str) -> None:
+    script.main(options(prog, doc), evaluate, argv)
+
+
+@torch.inference_mode()
+def evaluate(run: Run) -> None:
+    args, processes = run.args, run.processes
+    predictions = processes.agree(lambda: cli.writable(args.predictions))
+    questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
+    names = chosen(args.metric, questions, args.text_encoder is not None)
+    model = load_model(args.model, args.weights, cli.DTYPES[run.dtype], run.device)
+    check(model, run.cases)
+    prompt = args.prompt and args.prompt.replace("\\n", "\n")
+    answerer = Answerer(
+        model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens
+    )
+    encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
+    ledger = Ledger(predictions, identity(run), processes.index)
+    processes.on_main(ledger.merge)
+    done = ledger.read()
+    resumed = processes.on_main(lambda: already(run, questions, done))
+    broken = processes.agree(lambda: ask_own(run, answerer, questions, ledger, done))
+    ledger.end()
+    broken = processes.gather([question.index for question in broken], key=int)
+    skipped = [question.id for question in questions if question.index in broken]
+    questions = [question for question in questions if question.index not in broken]
+    if not questions:
+        raise UsageError(f"no image is left of {args.data}")
+    order = [(case.name, question.id) for case in run.cases for question in questions]
+    done = processes.on_main(lambda: ledger.merge(order))
+    ledger.close()
+    work = processes.on_main(lambda: measure(run, answerer, questions))
+    if not processes.main:
+        return
+    for name in skipped:
+        print(f"skipped question {name}: the image is broken", file=sys.stderr)
+    whole = [done[run.cases[0].name, question.id]["total_tokens"] for question in questions]
+    work = {key: {**row, "total_tokens": mean_count(whole)} for key, row in work.items()}
+    names = names if run.trained else []
+    found = qualities(run.cases, done, questions, names, encode)
+    compared = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
+    about = {
+        "evaluation": "vlm",
+        "model_type": model.config.model_type,
+        "data": args.data,
+        "num_items": len(questions),
+        "num_skipped": len(skipped),
+        "num_resumed": resumed,
+        "predictions": args.predictions,
+        "metrics": names,
+        "prompt": args.prompt,
+        "instruction": args.instruction,
+        "max_new_tokens": args.max_new_tokens,
+        "text_encoder": args.text_encoder,
+        "batch_size": args.batch_size,
+    }
+    further = [other for name in names for other in BESIDE.get(name, ())]
+    further += [] if encode else ["caption_cosine"]
+    run.finish(about, found, work, compared, columns(compared, "question", further), "questions_per_s")
+
+
+def already(run: Run, questions: list[Question], done: dict) -> int:
+    """How many answers of this run are there; raises UsageError if they are to other questions."""
+    count = 0
+    for question in questions:
+        same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
+        if not same:
+            continue
+        asked = {"question": question.text, "answers": list(question.answers)}
+        asked["image"] = content(decoded(question))
+        if any(row.get(name) != value for row in same for name, value in asked.items()):
+            told = f"{run.args.predictions} has another question, image or other answers with the id"
+            raise UsageError(f"{told} {question.id}; give another name with --predictions")
+        if any(name not in row for row in same for name in COUNTS):
+            raise UsageError(
+                f"{run.args.predictions} does not say how many tokens were kept of {question.id}; give "
+                "another name with --predictions"
+            )
+        count += len(same)
+    return count
+
+
+def identity(run: Run) -> dict:
+    """What two runs must share for one to go on with the other's answers."""
+    args = run.args
+    names = (
+        "model",
+        "weights",
+        "data",
+        "split",
+        "prompt",
+        "instruction",
+        "max_new_tokens",
+        "positions",
+        "seed",
+    )
+    return {**{name: getattr(args, name) for name in names}, "dtype": run.dtype}
+
+
+def ask_own(
+    run: Run, answerer: Answerer, questions: list[Question], ledger: Ledger, done: dict
+) -> list[Question]:
+    """Ask every case what it has not answered of this process's batches; returns what has a broken image."""
+    broken, hidden = [], None if run.processes.main else True
+    with tqdm(total=len(questions) * len(run.cases), disable=hidden, leave=False) as bar:
+        for number, batch in run.processes.mine(questions, run.args.batch_size):
+            images = {}
+            for case in run.cases:
+                todo = [q for q in batch if (case.name, q.id) not in done and q not in broken]
+                for question in todo:
+                    if question not in images:
+                        images[question] = decoded(question)
+                broken += [q for q in todo if images[q] is None]
+                todo = [q for q in todo if images[q] is not None]
+                if todo:
+                    ledger.add(ask(answerer, case, todo, [images[q] for q in todo]))
+            bar.update((number * run.args.batch_size + len(batch)) * len(run.cases) - bar.n)
+    return broken
+
+
+def ask(answerer: Answerer, case: Case, questions: list[Question], images: list) -> list[dict]:
+    """The ledger's lines of one case and batch."""
+    inputs, counts = answerer.inputs(images, [question.text for question in questions], case)
+    said, kept = answerer(case, inputs, counts)
+    return [
+        {
+            "case": case.name,
+            "id": question.id,
+            "question": question.text,
+            "answers": list(question.answers),
+            "image": content(image),
+            "prediction": text,
+            "kept_tokens": left,
+            "total_tokens": count,
+        }
+        for question, image, text, left, count in zip(questions, images, said, kept, counts, strict=True)
+    ]
+
+
+def measure(run: Run, answerer: Answerer, questions: list[Question]) -> dict[tuple, dict]:
+    """FLOPs until the first token and time of whole answers, all of the full length, on the first batch."""
+    batch = questions[: run.args.batch_size]
+    images, texts = [decoded(q) for q in batch], [q.text for q in batch]
+    inputs = {case.row: answerer.inputs(images, texts, case)[0] for case in run.cases}
+    return measure_work(
+        answerer.model,
+        run.cases,
+        lambda case: answerer.generate(case, inputs[case.row], 1),
+        lambda case: answerer.generate(case, inputs[case.row], run.args.max_new_tokens),
+        size=len(batch),
+        unit="question",
+        rounds=run.args.rounds,
+        seed=run.args.seed,
+    )

@@ -1,0 +1,1 @@
+"""Vision towers: hooks that make tokens leave after a layer, one pattern a file."""

@@ -1,0 +1,157 @@
+"""Hooks that make tokens leave inside a vision tower; what differs between towers is in adapters/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..config import VTPConfig
+from ..per_thread import PerThread
+from ..prompts.text import Text
+from ..pruning.run import RUN, Run
+from ..pruning.stage import adaptive, needs, watched, weighs
+from ..pruning.tokens import num_keep
+from ..stats import VTPStats, collect
+from .layer_hooks import LayerHooks
+
+
+@dataclass
+class TowerCall:
+    """What a tower holds of the forward in progress."""
+
+    run: Run | None = None
+    text: Text | None = None  # of the prompts around the images
+    last: Run | None = None  # of this thread's last forward that came to its end
+
+
+class Tower:
+    """A vision tower pruned after some of its layers.
+
+    A family gives the methods that raise NotImplementedError here. Hooks are bound methods of plain objects
+    that the model holds, so that a deep copy of the model gets its own and runs its own weights.
+    """
+
+    num_prefix_tokens: int  # [CLS] and registers in front of the patches
+    pooled = False  # whether the tower itself pools what stays, or a language model reads it
+
+    def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+        self.module = module
+        self.config = config
+        self.stages = dict(stages)
+        self.needs = needs(config)
+        self.adaptive = adaptive(config)
+        depth = len(self.layers(module))
+        self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
+        if "cls" in self.needs and not self.num_prefix_tokens:
+            raise ValueError(
+                f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
+                "choose one that does not"
+            )
+        self.weighs = weighs(config)
+        self.calls = PerThread(TowerCall)
+        self.last: Run | None = None  # of the last forward that came to its end, in whichever thread
+        self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
+        self.handles: list = []
+
+    @property
+    def call(self) -> TowerCall:
+        """This thread's."""
+        return self.calls.now
+
+    @classmethod
+    def layers(cls, module: nn.Module) -> nn.ModuleList:
+        """The encoder layers of a tower module, in the order they run."""
+        raise NotImplementedError(f"{cls.__name__} must name its layers")
+
+    def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
+        """The projections of a layer's attention that methods may ask for, by name, as they are now."""
+        raise NotImplementedError(f"{type(self).__name__} must name its projections")
+
+    def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
+        """A Run for these arguments of the tower's forward, and the keyword arguments to go on with."""
+        raise NotImplementedError(f"{type(self).__name__} must read its input's grids")
+
+    def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
+        """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows what is set there.
+
+        `states` are the outputs of `projections` in this very forward, and the layer's `position_embeddings`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must prune")
+
+    def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
+        """Put into `run.seen[layer]` what a method asked to observe of this layer."""
+        raise NotImplementedError(f"{type(self).__name__} must observe layers")
+
+    def amounts(self, layer: int, num_tokens: int) -> dict:
+        """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to leave."""
+        config, last = self.config, max(self.stages)
+        bounds = {"min_keep": config.min_keep, "max_keep": config.max_keep}
+        before = self.layer_hooks[layer].behind
+        return {
+            "num_keep": num_keep(num_tokens, self.stages[layer], **bounds),
+            "target": num_keep(num_tokens, self.stages[last], **bounds),
+            "share": self.stages[layer] / (1.0 if before is None else self.stages[before]),
+            "remaining": last - layer,
+            "pooled": self.pooled,
+            **bounds,
+        }
+
+    def leaves_all(self, layer: int, num_tokens: int, num_keep: int) -> bool:
+        """Whether a stage has nothing to do. Counts that follow the image are not known before."""
+        return self.stages[layer] == 1 if self.adaptive else num_keep >= num_tokens
+
+    def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """A layer's arguments made fit for what the stage at layer `hooks.behind` left."""
+        raise NotImplementedError(f"{type(self).__name__} must narrow its layers' arguments")
+
+    def bind(self, hooks: LayerHooks) -> None:
+        """What must hold of a layer when a forward begins; called before each."""
+
+    def attach(self) -> None:
+        """Put the hooks on."""
+        self.handles = [
+            self.module.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.module.register_forward_hook(self._after),
+        ]
+        for hooks in self.layer_hooks:
+            self.handles += hooks.attach()
+
+    def detach(self) -> None:
+        """Take back everything that `attach` and the forwards since have put on."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        for hooks in self.layer_hooks:
+            hooks.release()
+
+    def stats(self) -> VTPStats:
+        """VTPStats of the last forward that came to its end."""
+        if self.last is None:
+            raise RuntimeError(
+                "no forward has run since apply_vtp; run the model once, then ask for its statistics"
+            )
+        return collect(self.last)
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        for hooks in self.layer_hooks:
+            hooks.bind()
+        self.call.run, kwargs = self.begin(args, kwargs)
+        return args, {**kwargs, RUN: self.call.run}
+
+    def _after(self, module: nn.Module, args: tuple, output) -> None:
+        run, self.call.run = self.call.run, None
+        for layer in self.stages if run.grids else ():
+            self.check_ran(run, layer)
+        self.last = self.call.last = run
+
+    def check_ran(self, run: Run, layer: int) -> None:
+        """Raise RuntimeError if the stage after a layer did not run in a forward that is past it."""
+        if layer not in run.stages:
+            raise RuntimeError(
+                f"the stage after layer {layer} of {type(self.module).__name__} did not run, so nothing was "
+                "pruned there; its forward does not call its layers as hf_vtp expects, call remove_vtp(model)"
+            )
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "last": None}  # what a forward left is no part of a model
