@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.table import PARTS
 from load_script import script
 from models import clip, clip_vision, pixels
 from qwen import Qwen
@@ -16,6 +14,8 @@ from transformers import AutoModelForImageTextToText, CLIPModel
 import hf_vtp
 from hf_vtp import list_methods
 from hf_vtp.families import ADAPTERS
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.table import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -92,7 +92,7 @@ def test_the_parts_of_the_readme_work_in_every_family():
 def test_every_file_of_a_method_is_in_the_tables():
     helpers = {"lloyd"}  # an option of every merger
     for part, table in PARTS.items():
-        folder = ROOT / "hf_vtp" / f"{part}s"
+        folder = ROOT / "hf_vtp" / "methods" / f"{part}s"
         files = {file.stem for file in folder.glob("*.py")} - {"__init__"} - helpers
         assert files == set(table), part
         listed = [
