@@ -26,8 +26,8 @@ from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.bench.images import find_images
 from hf_vtp.tools.bench.script_vlm import layer
 from hf_vtp.tools.cards.hub import load, without_code
-from hf_vtp.tools.evaluation.prompts import Prompter
-from hf_vtp.tools.evaluation.vlm import load_model
+from hf_vtp.tools.models import load_with_processor
+from hf_vtp.tools.prompts import Prompts
 from hf_vtp.tuning import tune
 from hf_vtp.tuning.api import BY
 from hf_vtp.tuning.candidates import METHODS_TRIED
@@ -116,11 +116,11 @@ def _clip(args, found, dtype, device):
 
 def _vlm(args, found, dtype, device):
     """The model, and prompts in batches."""
-    model = load_model(args.model, "pretrained", dtype, device)
-    prompter = Prompter(args.model, model.config, args.prompt and args.prompt.replace("\\n", "\n"), None)
+    loaded = load_with_processor(args.model, device, dtype, answers=True)
+    prompts = Prompts(loaded.model, loaded.processor, args.prompt and args.prompt.replace("\\n", "\n"))
     images = list(found.decoded(args.num_images))
     parts = [images[i : i + args.batch_size] for i in range(0, len(images), args.batch_size)]
-    return model, [prompter(part, [args.question] * len(part))[0] for part in parts]
+    return loaded.model, [prompts(part, [args.question] * len(part))[0] for part in parts]
 
 
 def _folder(name: str | None) -> Path | None:
