@@ -84,8 +84,8 @@ def plain_template(model: nn.Module, processor: ProcessorMixin) -> str:
 class Prompts:
     """Makes a model's inputs from pictures and questions: one picture a prompt, padded on the left.
 
-    `template` has {image} and {question}, None: the processor's chat template. `instruction` is a line after
-    every question. Raises UsageError without a template, or where it has not one place for a picture.
+    `template` has {image} and {question}; without one it is the processor's chat template. `instruction` is a
+    line after every question. Raises UsageError where there is no template, or no single place for a picture.
     """
 
     def __init__(
@@ -95,14 +95,15 @@ class Prompts:
         template: str | None = None,
         instruction: str | None = None,
     ):
-        self.model, self.processor, self.template, self.instruction = model, processor, template, instruction
+        self.model, self.processor = model, processor
+        self.template, self.instruction = template or None, instruction
         self.tokenizer = processor.tokenizer
         root = unwrap(model)
         self.image_token_id = root.config.image_token_id
         self.names = set(inspect.signature(type(root).forward).parameters)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        if template is None and chat_template(processor) is None:
+        if self.template is None and chat_template(processor) is None:
             raise UsageError(
                 f"{root.name_or_path} has no chat template; give --prompt with {{image}} and {{question}}"
             )
