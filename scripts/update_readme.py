@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import readme_quality
-from hf_vtp.methods.table.table import PARTS
 
 from hf_vtp import list_methods
 from hf_vtp.families import ADAPTERS
 from hf_vtp.files import replacing
+from hf_vtp.methods.table import PARTS
 from hf_vtp.tools.bench.report import measured, number
 from hf_vtp.tools.bench.table_vlm import where
 from hf_vtp.tools.bench.variants import UNPATCHED

@@ -57,7 +57,7 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    from hf_vtp.methods.table.table import METHODS
+    from hf_vtp.methods.table import METHODS
 
     for item in items:
         if item.path.name.startswith(TOUCH_MODELS):

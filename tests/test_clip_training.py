@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hf_vtp.methods.table.scorers import SCORERS
 from models import IMAGE_METHODS, clip_vision, pixels
 
 import hf_vtp
 from hf_vtp import apply_vtp, vtp_stats
+from hf_vtp.methods.scorers import SCORERS
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 pytestmark = pytest.mark.models

@@ -4,11 +4,11 @@ import math
 from dataclasses import asdict
 
 import pytest
-from hf_vtp.methods.table.mergers import MERGERS
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.selectors import SELECTORS
 
 from hf_vtp import VTPConfig, list_methods
+from hf_vtp.methods.mergers import MERGERS
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning.tokens import num_keep
 
 WRONG_TYPES = [

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hf_vtp.methods.table.scorers import SCORERS
 from lora import with_lora
 from oracles import masked_clip, replicated_clip
 from vlm import IMAGE, Llava, expected_rows
 
 from hf_vtp import apply_vtp, register_scorer, vtp_stats
+from hf_vtp.methods.scorers import SCORERS
 
 pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", layer=1, keep_ratio=0.4)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hf_vtp.methods.table.table import PARTS
 from models import clip_vision, pixels
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, vtp
+from hf_vtp.methods.table import PARTS
 from hf_vtp.pruning.registry import Entry
 
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hf_vtp.methods.table.mergers import MERGERS
-from hf_vtp.methods.table.mergers.lloyd import lloyd
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.selectors import SELECTORS
 from references.cases import PADDED, RANDOM, build, converted, one
 
+from hf_vtp.methods.mergers import MERGERS
+from hf_vtp.methods.mergers.lloyd import lloyd
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning import tokens as view
 
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}

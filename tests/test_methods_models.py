@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hf_vtp.methods.table.table import METHODS
 from models import DROPPING, clip, clip_inputs, clip_vision, pixels
 from oracles import masked_clip
 from qwen import Qwen, Qwen2, masked_qwen_tower
 from vlm import FAMILIES, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
+from hf_vtp.methods.table import METHODS
 from hf_vtp.pruning.stage import adaptive, watched
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)

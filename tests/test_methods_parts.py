@@ -1,12 +1,12 @@
 """Single scorers, selectors and helpers; test_methods_references holds all of them against plain loops."""
 
 import torch
-from hf_vtp.methods.table.mergers.lloyd import lloyd
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.scorers.uniform import regular_grid
-from hf_vtp.methods.table.selectors import SELECTORS
 
 from hf_vtp import VisionTokens
+from hf_vtp.methods.mergers.lloyd import lloyd
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.scorers.uniform import regular_grid
+from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning.similarity import nearest
 from hf_vtp.pruning.tokens import num_keep, row_blocks, take
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hf_vtp.methods.table.mergers import MERGERS
-from hf_vtp.methods.table.mergers.lloyd import lloyd
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.selectors import SELECTORS
-from hf_vtp.methods.table.selectors.recovered import local_outliers
 from references import greedy, mergers, scorers, selectors
 from references.cases import DEGENERATE, PADDED, RANDOM, converted
 from references.image import image
+
+from hf_vtp.methods.mergers import MERGERS
+from hf_vtp.methods.mergers.lloyd import lloyd
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.selectors import SELECTORS
+from hf_vtp.methods.selectors.recovered import local_outliers
 
 SCORE = {name: getattr(scorers, name, None) for name in SCORERS}
 SELECT = {name: getattr(selectors, name, None) or getattr(greedy, name, None) for name in SELECTORS}

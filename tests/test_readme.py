@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_vtp.methods.table.scorers import SCORERS
-from hf_vtp.methods.table.table import PARTS
 from load_script import script
 from models import clip, clip_vision, pixels
 from qwen import Qwen
@@ -16,6 +14,8 @@ from transformers import AutoModelForImageTextToText, CLIPModel
 import hf_vtp
 from hf_vtp import list_methods
 from hf_vtp.families import ADAPTERS
+from hf_vtp.methods.scorers import SCORERS
+from hf_vtp.methods.table import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
