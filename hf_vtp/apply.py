@@ -14,7 +14,7 @@ from torch import nn
 
 from . import canary
 from .config import VTPConfig
-from .families import ADAPTERS, Adapter, adapter_for
+from .families import Adapter, adapter_for
 from .model_config import OwnConfig, forget, made_for, refuse_others, remembered
 from .stats import VTPStats
 from .towers.tower import Tower
@@ -47,7 +47,7 @@ def apply_vtp(
     make = adapter_for(root)
     canary.check(root)
     config = _chosen(root, config, overrides)
-    refuse_others(root, config, ADAPTERS)
+    refuse_others(root, config)
     adapter = make(root, config)
     adapter.own_config = OwnConfig(root, made_for(root, config))
     _refuse_overlap(root)

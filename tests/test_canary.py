@@ -8,10 +8,9 @@ import transformers
 from models import CLIP_CLASSES, clip, clip_inputs, same, state
 from vlm import FAMILIES, Llava
 
-from hf_vtp import apply_vtp, canary, names, verify
+from hf_vtp import apply_vtp, canary, list_families, names, verify
 from hf_vtp.apply import applied
-from hf_vtp.families import ADAPTERS
-from hf_vtp.prompts import adapter as vlm
+from hf_vtp.families import placeholder as vlm
 from hf_vtp.towers.tower import LayerHooks
 from hf_vtp.verifying import tiny
 
@@ -79,7 +78,7 @@ def test_it_passes_once_a_process_for_every_class(name, untested, sung):
 
 
 def test_every_supported_family_has_a_recipe():
-    assert set(tiny.RECIPES) == set(ADAPTERS)
+    assert set(tiny.RECIPES) == set(list_families())
 
 
 @pytest.mark.parametrize("name", MODELS)

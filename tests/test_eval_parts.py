@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from hf_vtp.families import ADAPTERS
+from hf_vtp import list_families
 from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.evaluation import pareto
 from hf_vtp.tools.evaluation.cases import FLOORS, make_cases
@@ -58,7 +58,7 @@ def test_processors_make_smaller_images():
 
 
 def test_every_family_that_answers_has_its_prompts():
-    answering = set(ADAPTERS) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    answering = set(list_families()) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
     assert {"llava", "qwen2_5_vl"} <= answering and set(FAMILIES) == answering
 
 

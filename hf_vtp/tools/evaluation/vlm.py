@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ...apply import vtp_stats
-from ...families import ADAPTERS
+from ...families.table import list_families
 from ..bench.cli import UsageError, first_sentence
 from ..cards.hub import load, without_code
 from .cases import DOWNSAMPLE, Case, applied
@@ -34,7 +34,7 @@ def load_model(name: str, weights: str, dtype: torch.dtype, device: torch.device
     Raises UsageError for what cannot be had or pruned.
     """
     config = load(name, without_code(AutoConfig), INSTEAD)
-    known = sorted(set(ADAPTERS) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
+    known = sorted(set(list_families()) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
     if config.model_type not in known:
         raise UsageError(
             f"{name} is of model_type {config.model_type!r}; choose a model of one of {', '.join(known)}"
