@@ -34,8 +34,8 @@ class VTPConfig(Shareable):
     keep_ratio: float | list[float] = option(
         0.7,
         "share of patch tokens kept at the end, in (0, 1]; or one share per layer listed, each of the "
-        "original count. Methods whose count follows the image take it as the target of the mean, or not at all "
-        "(list_methods() says which); at 1 nothing is dropped in any method.",
+        "original count. Methods whose count follows the image take it as the target of the mean, or not at "
+        "all (list_methods() says which); at 1 nothing is dropped in any method.",
         "a number or a list of numbers",
         (float, list),
         of=float,
