@@ -2,28 +2,34 @@
 
 from .apply import apply_vtp, remove_vtp, vtp, vtp_stats
 from .config import VTPConfig
-from .families import Adapter, register_adapter
+from .families import Adapter, FamilyRow, list_families, register_adapter, register_family, register_tower
 from .methods.mergers import register_merger
 from .methods.scorers import register_scorer
 from .methods.selectors import register_selector
 from .methods.table import list_methods
 from .pruning.tokens import VisionTokens
 from .stats import StageStats, VTPStats
+from .towers.rows import TowerRow
 from .version import __version__
 
 __all__ = [
     "Adapter",
+    "FamilyRow",
     "StageStats",
+    "TowerRow",
     "VTPConfig",
     "VTPStats",
     "VisionTokens",
     "__version__",
     "apply_vtp",
+    "list_families",
     "list_methods",
     "register_adapter",
+    "register_family",
     "register_merger",
     "register_scorer",
     "register_selector",
+    "register_tower",
     "remove_vtp",
     "tune",
     "verify",

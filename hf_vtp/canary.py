@@ -15,6 +15,8 @@ import transformers
 from packaging.version import Version
 from torch import nn
 
+from .names import transformers_class
+
 TESTED = ("5.12.0", "5.24.0")  # the oldest and the newest Transformers that the tests run on; said here only
 CHECKS = ("ratio 1.0", "tower", "prompt", "generate")  # of hf_vtp.verify
 
@@ -46,7 +48,7 @@ def check(model: nn.Module) -> None:
             return
         _running.now = True
         try:
-            wrong = _sing(kind, model)
+            wrong = _check_tiny(kind, model)
         finally:
             _running.now = False
         if wrong:
@@ -59,13 +61,7 @@ def check(model: nn.Module) -> None:
         _passed.add(code)
 
 
-def transformers_class(model: nn.Module) -> type:
-    """The class of a model that is Transformers' own, below subclasses made by users and wrappers."""
-    own = (kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
-    return next(own, type(model))
-
-
-def _sing(kind: type, model: nn.Module) -> str:
+def _check_tiny(kind: type, model: nn.Module) -> str:
     """What goes wrong with a tiny model of the class, "" if nothing does."""
     from .verifying.api import prepared, run
     from .verifying.tiny import tiny

@@ -10,6 +10,7 @@ from torch import nn
 
 from .bounded_json import parse
 from .config import VTPConfig
+from .families.table import same_family
 
 KEY = "vtp_config"
 ABSENT = object()
@@ -90,10 +91,10 @@ def made_for(model: nn.Module, pruning: VTPConfig) -> VTPConfig:
     )
 
 
-def refuse_others(model: nn.Module, pruning: VTPConfig, adapters: dict) -> None:
+def refuse_others(model: nn.Module, pruning: VTPConfig) -> None:
     """Raise ValueError for a config made for another family or another number of encoder layers."""
     own, made = model.config.model_type, pruning.model_type
-    if made is not None and adapters.get(made) is not adapters[own]:
+    if made is not None and not same_family(made, own):
         raise ValueError(f"this config was made for model_type {made!r}, and this model's is {own!r}")
     layers = num_layers(model)
     if None not in (layers, pruning.num_layers) and layers != pruning.num_layers:

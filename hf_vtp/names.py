@@ -56,3 +56,41 @@ def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, obj
 def field_names(output: object) -> Iterable[str]:
     """The fields an output can have, given or not."""
     return getattr(type(output), "__dataclass_fields__", ())
+
+
+class Argument:
+    """An argument of a module's forward by name, whether callers give it by position or by keyword."""
+
+    def __init__(self, module: nn.Module, name: str):
+        names = parameters(type(module).forward)[1:]
+        self.name = name
+        self.place = names.index(name) if name in names else None
+
+    @property
+    def taken(self) -> bool:
+        """Whether the forward has such an argument."""
+        return self.place is not None
+
+    def of(self, args: tuple, kwargs: dict) -> object:
+        """Its value in a call; None if it is not given."""
+        if self.name in kwargs or self.place is None:
+            return kwargs.get(self.name)
+        return args[self.place] if self.place < len(args) else None
+
+    def put(self, value: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The call with another value."""
+        if self.place is not None and self.place < len(args):
+            return (*args[: self.place], value, *args[self.place + 1 :]), kwargs
+        return args, {**kwargs, self.name: value}
+
+
+def takes_any_keyword(module: nn.Module) -> bool:
+    """Whether a module's forward takes keyword arguments of any name."""
+    kinds = [p.kind for p in inspect.signature(type(module).forward).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def transformers_class(model: nn.Module) -> type:
+    """The class of a model that is Transformers' own, below subclasses made by users and wrappers."""
+    own = (kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
+    return next(own, type(model))

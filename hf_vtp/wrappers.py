@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .config import VTPConfig
-from .families import ADAPTERS, TOWERS
+from .families.table import can_be_pruned, is_tower, model_type
 
 TAKES = "pruning takes a Transformers model"
 
@@ -54,7 +54,7 @@ def transformers_model(model: nn.Module) -> nn.Module:
     # a model of unknown make may read its tower's tokens in a way that only its own adapter could know
     path, inner = held(model, towers=not isinstance(root, PreTrainedModel))
     own = model_type(root)
-    if inner is None or (own in ADAPTERS and own != model_type(inner)):
+    if inner is None or (can_be_pruned(root) and own != model_type(inner)):
         return root
     name = "st" if isinstance(model, nn.Sequential) else "wrapper"
     raise ValueError(f"{TAKES}, not the {type(root).__name__} around one; pass {name}{path}")
@@ -68,10 +68,6 @@ def is_model(module: nn.Module) -> bool:
     )
 
 
-def model_type(module: object) -> str | None:
-    return getattr(getattr(module, "config", None), "model_type", None)
-
-
 def held(model: nn.Module, towers: bool = True) -> tuple[str, nn.Module | None]:
     """The outermost model inside a module that can be pruned, and the attributes that lead to it.
 
@@ -82,7 +78,7 @@ def held(model: nn.Module, towers: bool = True) -> tuple[str, nn.Module | None]:
         path, module = queue.popleft()
         root = unwrap(module)
         if path and is_model(root):
-            if model_type(root) in ADAPTERS and (towers or model_type(root) not in TOWERS):
+            if can_be_pruned(root) and (towers or not is_tower(root)):
                 return path, root
             continue
         listed = isinstance(module, nn.Sequential | nn.ModuleList)
@@ -111,7 +107,7 @@ def described(thing: object) -> str:
     for name, value in attributes:
         if isinstance(value, nn.Module):
             path = "" if is_model(unwrap(value)) else held(value)[0]
-            if path or model_type(unwrap(value)) in ADAPTERS:
+            if path or can_be_pruned(unwrap(value)):
                 holder = "pipe" if "Pipeline" in kind else "object"
                 return f"an object of type {kind}; pass {holder}.{name}{path}"
     return f"an object of type {kind}"

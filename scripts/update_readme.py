@@ -2,13 +2,11 @@
 
 import inspect
 import json
-import sys
 from pathlib import Path
 
 import readme_quality
 
-from hf_vtp import list_methods
-from hf_vtp.families import ADAPTERS
+from hf_vtp import list_families, list_methods
 from hf_vtp.files import replacing
 from hf_vtp.methods.table import PARTS
 from hf_vtp.tools.bench.report import measured, number
@@ -53,13 +51,13 @@ def one_line(entry) -> str:
 
 
 def models() -> str:
-    """One row per file in adapters/; its docstring is `Family: classes.`"""
-    types: dict[str, list[str]] = {}
-    for model_type, adapter in ADAPTERS.items():
-        described = sys.modules[adapter.__module__].__doc__.splitlines()[0].rstrip(".")
-        types.setdefault(described, []).append(f"`{model_type}`")
-    rows = [[*described.split(": ", 1), ", ".join(names)] for described, names in types.items()]
-    return table(["family", "classes", "`config.model_type`"], rows)
+    """A row for each kind of tower, and for each place where language models are pruned."""
+    groups: dict[tuple, list[str]] = {}
+    for model_type, row in list_families().items():
+        key = (row["tower"] if row["kind"] == "vision" else "", row["kind"], row["where"])
+        groups.setdefault(key, []).append(f"`{model_type}`")
+    rows = [[kind, ", ".join(names), where] for (_, kind, where), names in groups.items()]
+    return table(["model", "`config.model_type`", "tokens leave"], rows)
 
 
 def quality() -> str:

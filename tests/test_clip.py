@@ -294,7 +294,7 @@ def test_a_layer_called_alone_is_not_pruned():
     [
         (dict(layer=4), "choose from 0 to 3"),
         (dict(layer=-1), "choose from 0 to 3"),
-        (dict(layer="output"), "give CLIP an encoder layer"),
+        (dict(layer="output"), "give CLIPVisionModel an encoder layer"),
         (dict(layer=[0, 2], keep_ratio=[0.5]), "give one per layer"),
         (dict(method="nope"), "choose from .*'qk_topk'"),
         (dict(ratio=0.5), "unknown argument 'ratio'.*keep_ratio"),

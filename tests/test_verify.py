@@ -130,7 +130,7 @@ def test_a_tower_without_a_reference_leaves_its_checks_out(monkeypatch):
     monkeypatch.setattr(full_tower, "FULL", {})
     report = verify(Llava.model(), Llava.inputs((1, 2)), **DROP)
     assert_all_hold(report, "tower rounding", "tower", "absorbed")
-    assert "no reference at full length for a CLIPTower" in report["tower"].detail
+    assert "no reference at full length for a PlainTower" in report["tower"].detail
     report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), **DROP)
     assert {c.name for c in report.checks if c.holds} == {"undo", "ratio 1.0", "batch"} and report.holds
 

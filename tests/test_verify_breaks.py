@@ -8,10 +8,10 @@ from models import clip, clip_inputs, state
 from vlm import Llava, Qwen
 
 from hf_vtp import verify as verify_fully
-from hf_vtp.families import clip as clip_adapter
-from hf_vtp.prompts import adapter as vlm
+from hf_vtp.families.placeholder import PlaceholderModel
 from hf_vtp.prompts import reader as prompts
 from hf_vtp.pruning import stage as pruner
+from hf_vtp.towers.plain import PlainTower
 from hf_vtp.towers.tower import LayerHooks, Tower
 from hf_vtp.verifying.full_tower import FULL
 
@@ -50,8 +50,8 @@ def other_tokens_named(monkeypatch):
         ]
         return replace(found, keep_indices=keep)
 
-    stats = Tower.stats
-    monkeypatch.setattr(Tower, "stats", broken)
+    stats = PlaceholderModel.stats
+    monkeypatch.setattr(PlaceholderModel, "stats", broken)
 
 
 def scaled_features(monkeypatch):
@@ -92,18 +92,19 @@ def neighbours_decide(monkeypatch):
 
 
 def decoding_elsewhere(monkeypatch):
-    def broken(self, memory):
-        return positions(self, memory) * 2
+    def broken(self, call, kwargs):
+        kwargs = feed(self, call, kwargs)
+        return {**kwargs, "position_ids": kwargs["position_ids"] * 2}
 
-    positions = vlm.VLMAdapter.generation_positions
-    monkeypatch.setattr(vlm.VLMAdapter, "generation_positions", broken)
+    feed = PlaceholderModel._feed_chunk
+    monkeypatch.setattr(PlaceholderModel, "_feed_chunk", broken)
 
 
 def a_step_that_fails(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("the kernel is gone\nadvice for programmers")
 
-    monkeypatch.setattr(vlm.VLMAdapter, "generate", broken)
+    monkeypatch.setattr(PlaceholderModel, "generate", broken)
 
 
 BREAKS = {
@@ -131,13 +132,13 @@ def test_a_broken_promise_fails_its_own_checks_and_no_other(broken, monkeypatch)
 
 
 def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(monkeypatch):
-    monkeypatch.setattr(clip_adapter.CLIPTower, "key_bias", lambda self, sizes, dtype: None)
+    monkeypatch.setattr(PlainTower, "key_bias", lambda self, sizes, dtype: None)
     report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5)
     assert verdicts(report)[False] == {"absorbed"}, report.table()
 
 
 def test_a_wrong_reference_does_not_pass_as_rounding(monkeypatch):
-    kind = FULL[next(k for k in FULL if k.__name__ == "QwenTower")]
+    kind = FULL[next(k for k in FULL if k.__name__ == "PackedTower")]
     monkeypatch.setattr(kind, "attention", lambda self, module, states, *_: torch.zeros_like(states))
     report = verify(Qwen.model(), Qwen.inputs((1,)), **DROP)
     assert {"tower rounding", "tower", "prompt rounding"} <= verdicts(report)[False]

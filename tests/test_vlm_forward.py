@@ -114,7 +114,7 @@ def test_tuples_and_base_models(family):
 def test_text_alone_is_untouched(family, monkeypatch):
     model, twin = apply_vtp(family.model(), keep_ratio=0.3), family.model()
     monkeypatch.setattr(
-        "hf_vtp.prompts.adapter.VLMAdapter.read", lambda *_: pytest.fail("read a prompt of text")
+        "hf_vtp.families.placeholder.PlaceholderModel.read", lambda *_: pytest.fail("read a prompt of text")
     )
     inputs = family.inputs((0, 0))
     assert same(model(**inputs), twin(**inputs))

@@ -105,11 +105,11 @@ class Llava:
             inputs["pixel_values"], return_dict=True, **told
         ).pooler_output
         kept = Llava.kept(model, prefix)
-        counts = vtp_stats(model).num_kept
-        features = [f[: prefix + k] for f, k in zip(list(features), counts, strict=True)]  # without padding
+        features = torch.cat(list(features))  # with a row for each placeholder
+        assert torch.equal(features.isnan().any(-1), ~kept)
         embeds = model.get_input_embeddings()(ids).clone()
         where = torch.nonzero(ids == IMAGE)
-        embeds[where[kept][:, 0], where[kept][:, 1]] = torch.cat(features)
+        embeds[where[kept][:, 0], where[kept][:, 1]] = features[kept]
         embeds[where[~kept][:, 0], where[~kept][:, 1]] = 7.0  # never to be seen
         if generating:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,8 +1,15 @@
-"""Model families, one a file. Only these files know `transformers.models.*`."""
+"""Model families as rows of data over a few patterns. Only `rows` names families of Transformers."""
 
-from .base import ADAPTERS, TOWERS, Adapter, adapter_for, register_adapter, register_tower
+from . import rows  # noqa: F401  (fills the tables)
+from .base import Adapter
+from .table import FamilyRow, adapter_for, list_families, register_adapter, register_family, register_tower
 
-__all__ = ["ADAPTERS", "TOWERS", "Adapter", "adapter_for", "register_adapter", "register_tower"]
-
-from ..towers import packed as qwen_tower  # noqa: E402, F401  (each adds its rows)
-from . import clip, llava, qwen2_5_vl  # noqa: E402, F401  (each adds its rows)
+__all__ = [
+    "Adapter",
+    "FamilyRow",
+    "adapter_for",
+    "list_families",
+    "register_adapter",
+    "register_family",
+    "register_tower",
+]

@@ -33,7 +33,7 @@ class Condensed:
         return take(x, self.index.to(x.device))
 
     def widen(self, x: Tensor) -> Tensor:
-        """[B, m, D] back to [B, n, D]: a row that left repeats the last kept before it, zeros if none is."""
+        """[B, m, D] back to [B, n, D]: a dropped row repeats the last kept before it, zeros if none is."""
         back = self.back.to(x.device).unsqueeze(-1)
         return x.gather(1, back.clamp(min=0).expand(-1, -1, x.shape[-1])).masked_fill(back < 0, 0)
 
@@ -86,9 +86,10 @@ class Memory:
             return self
         if batch % have:
             raise ValueError(f"the cache was filled with {have} rows; it cannot go on with {batch}")
-        flat = {name: spread(getattr(self, name), batch, dim=0) for name in ("index", "mask")}
+        flat = {name: repeat_rows(getattr(self, name), batch, dim=0) for name in ("index", "mask")}
         placed = {
-            name: spread(getattr(self, name), batch, dim=-2) for name in ("position_ids", "next_position")
+            name: repeat_rows(getattr(self, name), batch, dim=-2)
+            for name in ("position_ids", "next_position")
         }
         return replace(self, **flat, **placed)
 
@@ -107,7 +108,7 @@ class Memory:
         )
 
     def then(self, prompt: Condensed, length: int) -> Memory:
-        """The same with another condensed prompt of `length` full columns behind it."""
+        """The same with another condensed prompt of `length` full columns after it."""
         before = self.position_ids.expand(*prompt.position_ids.shape[:-2], -1, -1)
         return Memory(
             torch.cat([self.index, prompt.index + self.length], dim=-1),
@@ -123,12 +124,12 @@ class Memory:
 
 
 def plain_memory(mask: Tensor, next_position: Tensor) -> Memory:
-    """A Memory of columns with the mask [B, m], none of which left."""
+    """A Memory of columns with the mask [B, m], none of which was dropped."""
     columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     return Memory(columns, mask, columns, next_position, mask.shape[1])
 
 
-def spread(x: Tensor, batch: int, dim: int) -> Tensor:
+def repeat_rows(x: Tensor, batch: int, dim: int) -> Tensor:
     """Every row repeated until there are `batch`, as `generate` does for beams and returned sequences."""
     return x.repeat_interleave(batch // x.shape[dim], dim=dim)
 

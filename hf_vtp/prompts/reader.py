@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from ..pruning.ragged import places
 from ..pruning.tokens import take
 from ..towers.tower import Tower
 from .condense import Condensed, Memory, condense, plain_memory
+from .positions import Positions
 from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
 from .text import Text
 
@@ -48,7 +50,7 @@ class Reading:
     offset: int = 0  # columns that `generate` has read so far
 
 
-class PromptReader:
+class PromptReader(Positions):
     """What of a language-model family concerns prompts; a family names its media and how they are encoded."""
 
     model: nn.Module
@@ -58,22 +60,22 @@ class PromptReader:
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
-    media_arguments: tuple[str, ...] = ("mm_encoder_outputs",)  # further arguments that speak of pixels only
+    pixel_arguments: tuple[str, ...]  # further arguments that speak of pixels only
 
     def encode(self, arguments: dict) -> dict[str, Encoded]:
         """The pixels among a forward's arguments encoded, by argument name, in the placeholders' order."""
         raise NotImplementedError(f"{type(self).__name__} must encode its images")
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
-        """Placeholders of each image, by argument with pixels."""
-        raise NotImplementedError(f"{type(self).__name__} must count its placeholders")
+        """Placeholders of each image, by argument with pixels; {} where that is not known beforehand."""
+        return {}
 
     def project(self, content: Tensor) -> Tensor:
         """A tower's tokens [B, N, M·D] in the language model's space, [B, N, D']."""
         raise NotImplementedError(f"{type(self).__name__} must project tokens")
 
     def text_around(
-        self, media: dict, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict
+        self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict, media: dict
     ) -> Text:
         """The text of a call's new columns, whose mask is [B, n]; `media` as of `tokens_per_image`."""
         is_text, rows = mask != 0, {}
@@ -85,14 +87,21 @@ class PromptReader:
         text = take(embeds, index.clamp(min=0)) if ids is None else self.embed(take(ids, index.clamp(min=0)))
         return Text(text, index >= 0, rows, self.project, next(iter(rows)))
 
-    def local_positions(self, arguments: dict, mask: Tensor, generating: bool) -> tuple[Tensor, Tensor]:
-        """Positions [..., B, n] the model itself gives to `n` columns, from their start on, and the next one.
+    def columns(self, arguments: dict) -> dict[str, Tensor]:
+        """The arguments that have an entry for each column of the text, [B, n, ...]."""
+        texts = [name for name in ("input_ids", "inputs_embeds") if arguments.get(name) is not None]
+        shape = arguments[texts[0]].shape[:2]
+        handled = {*texts, "attention_mask", "position_ids", *self.media_names(arguments)}
+        others = [
+            name
+            for name, x in arguments.items()
+            if name not in handled and isinstance(x, Tensor) and x.dim() > 1 and x.shape[:2] == shape
+        ]
+        return {name: arguments[name] for name in (*texts, *others)}
 
-        `mask` [B, n] is theirs. `generate` counts tokens, `forward` counts columns: that is Transformers'
-        way.
-        """
-        place = mask.long().cumsum(dim=-1) if generating else torch.ones_like(mask).cumsum(dim=-1)
-        return (place - 1).clamp(min=0), place[:, -1:]
+    def beside_embeds(self, ids: Tensor, rows: Tensor) -> dict:
+        """What the language model is handed of ids beside their embeddings."""
+        return {}
 
     def read(self, arguments: dict, memory: Memory | None, generating: bool = False) -> Reading:
         """Encode the images of a call and condense its new columns."""
@@ -118,12 +127,16 @@ class PromptReader:
         for name, counts in media.items():
             self.check_placeholders(name, int(placeholders[name].sum()), sum(counts))
         positions = self.positions_of(arguments, memory, mask[:, -n:], generating)
-        if "text" in self.tower.needs and media:
-            self.tower.call.text = self.text_around(media, ids, embeds, mask[:, -n:], placeholders)
+        if "text" in self.tower.needs:
+            around = functools.partial(self.text_around, ids, embeds, mask[:, -n:], placeholders)
+            self.tower.call.text_around = around  # for a tower that knows the counts only afterwards
+            self.tower.call.text = around(media) if media else None
         try:
             encoded = self.encode(arguments)
         finally:
-            self.tower.call.text = None
+            self.tower.call.text = self.tower.call.text_around = None
+        for name, part in encoded.items():
+            self.check_placeholders(name, int(placeholders[name].sum()), len(part.kept))
         alive, rows, offset = mask[:, memory.length :] != 0, torch.full_like(mask[:, memory.length :], -1), 0
         features = []
         for name, part in encoded.items():
@@ -184,7 +197,13 @@ class PromptReader:
         device = self.tower.module.device
         return arguments[name] if device.type == "meta" else arguments[name].to(device)
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Embeddings of ids [B, n]; of columns that hold a row of features, of any id.
+
+        A placeholder's id may lie beyond the vocabulary.
+        """
+        if rows is not None:
+            ids = ids.masked_fill(rows.to(ids.device) >= 0, 0)
         return self.inner.get_input_embeddings()(ids)
 
     def cached(self, arguments: dict) -> int:
@@ -194,7 +213,7 @@ class PromptReader:
 
     def media_names(self, arguments: dict) -> set[str]:
         """The arguments that speak of pixels."""
-        return {name for name in arguments if name in self.media or name in self.media_arguments}
+        return {name for name in arguments if name in self.media or name in self.pixel_arguments}
 
     def has_media(self, arguments: dict) -> bool:
         """Whether a call brings images, as pixels or encoded (newer `generate` passes an empty dict)."""

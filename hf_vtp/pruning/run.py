@@ -16,10 +16,10 @@ class Group:
     """Images of one size, and so of one count, that a stage prunes together."""
 
     images: range | list[int]
-    # [B, K] raster index of what the stage left, -1 for padding; None = everything is there still
+    # [B, K] raster index of what the stage kept, -1 for padding; None = everything is there still
     positions: Tensor | None
     sizes: Tensor | None  # [B, K] float32, original tokens each one stands for, 0 for padding; None = one
-    outcome: Outcome | None  # None = nothing was to leave
+    outcome: Outcome | None  # None = nothing was to be dropped
 
 
 @dataclass
@@ -31,7 +31,9 @@ class Run:
     """
 
     grids: list[tuple[int, int, int]]  # (frames, rows, columns) of each image, in tokens
+    layout: object  # what the tower's pattern keeps for its later layers, of the pattern's own type
     stages: dict[int, list[Group]] = field(default_factory=dict)  # by layer
     # by layer, what a method asked to observe of it, of the tokens still there
     seen: dict[int, Tensor] = field(default_factory=dict)
-    layout: dict = field(default_factory=dict)  # what a family keeps for the layers behind a stage
+    # bool [], whether a kept row was NaN where dropped ones are marked by it; None = nothing was marked
+    overflow: Tensor | None = None

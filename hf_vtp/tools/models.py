@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING
 
-from ..families import ADAPTERS
+from ..families.table import can_be_pruned, list_families
 from .bench import clip
 from .bench.cli import UsageError, first_sentence
 from .bench.geometry import GEOMETRIES, named_config
@@ -70,13 +70,26 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
     return named_config(named, name)
 
 
+def auto_class(config: PreTrainedConfig) -> type:
+    """The Auto class of a model of this config: with a language head where it has one."""
+    return AutoModelForImageTextToText if config.model_type in ANSWERING else AutoModel
+
+
 def refuse_unprunable(name: str, config: PreTrainedConfig, answers: bool = False) -> None:
-    """Raise UsageError unless such a model can be pruned, and with `answers` writes text."""
-    known = sorted(model_type for model_type in ADAPTERS if model_type in ANSWERING or not answers)
-    if config.model_type not in known:
-        raise UsageError(
-            f"{name} is of model_type {config.model_type!r}; choose a model of one of {', '.join(known)}"
-        )
+    """Raise UsageError unless such a model can be pruned, and with `answers` writes text.
+
+    A language model without a row is built without its weights to see whether it has placeholders.
+    """
+    known = sorted(family for family in list_families() if family in ANSWERING or not answers)
+    if config.model_type in known:
+        return
+    if config.model_type in ANSWERING:
+        with torch.device("meta"):
+            if can_be_pruned(auto_class(config).from_config(config, trust_remote_code=False)):
+                return
+    raise UsageError(
+        f"{name} is of model_type {config.model_type!r}; choose a model of one of {', '.join(known)}"
+    )
 
 
 def load_model(
@@ -93,7 +106,7 @@ def load_model(
     torch before). Raises UsageError for what cannot be had or built.
     """
     config = load_config(name, weights) if config is None else config
-    auto = AutoModelForImageTextToText if config.model_type in ANSWERING else AutoModel
+    auto = auto_class(config)
     if weights == "pretrained":
         loader = without_code(auto, config=config, dtype=dtype, weights_only=True)
         return load(name, loader, INSTEAD).to(device).eval()

@@ -1,10 +1,11 @@
-"""The hooks of one encoder layer: what its projections gave, what it is handed, what leaves behind it."""
+"""The hooks of one encoder layer: what its projections gave, what it is handed, what leaves after it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ..per_thread import PerThread
@@ -31,9 +32,7 @@ class LayerHooks:
         self.layer = layer
         self.stage = index in tower.stages
         self.reads = self.stage or index in tower.watched  # its queries, keys and values
-        self.behind = max(
-            (s for s in tower.stages if s < index), default=None
-        )  # the stage that feeds this layer
+        self.previous_stage = max((s for s in tower.stages if s < index), default=None)
         self.calls = PerThread(LayerCall)
         self.recorders: dict[str, Recorder] = {}
 
@@ -73,13 +72,14 @@ class LayerHooks:
         # popped: attention kernels must not see it. A tower that hands no arguments down has its own run
         self.call.run = run = kwargs.pop(RUN, self.tower.call.run)
         if run is None:
+            refuse_replay(module)
             return args, kwargs
         for recorder in self.recorders.values():
             recorder.call.armed = True
-        if self.behind is not None:
-            self.tower.check_ran(run, self.behind)
+        if self.previous_stage is not None:
+            self.tower.check_ran(run, self.previous_stage)
             args, kwargs = self.tower.narrow(run, self, args, kwargs)
-        self.call.rope = kwargs.get("position_embeddings") if self.reads else None
+        self.call.rope = self.tower.rope(args, kwargs) if self.reads else None
         return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple, output):
@@ -96,6 +96,15 @@ class LayerHooks:
             return None
         hidden_states = self.tower.prune(run, self.index, hidden_states, states)
         return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
+
+
+def refuse_replay(module: nn.Module) -> None:
+    """Raise NotImplementedError in a checkpointed backward that cannot know what its forward dropped."""
+    if torch._C._current_graph_task_id() != -1:
+        raise NotImplementedError(
+            f"the tower of {type(module).__name__} hands no arguments down to its layers, so gradient "
+            "checkpointing cannot run them again; call gradient_checkpointing_disable() on the tower"
+        )
 
 
 @dataclass

@@ -1,40 +1,48 @@
-"""The tower of Qwen2.5-VL and Qwen2-VL: packed patches, windows, 2×2 merge units, video."""
+"""Towers that pack the patches of all images in one sequence: windows, merge units, video."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from ..families.base import register_tower
 from ..pruning.run import Group, Run
-from ..pruning.stage import observe, prune
+from ..pruning.stage import Outcome, observe, prune
 from ..pruning.tokens import VisionTokens, take
 from .frames import members, of_parts, of_whole_images
 from .layer_hooks import LayerHooks
 from .tower import Tower
 from .units import of_units, seqlens, whole_groups
 
+GRIDS = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
 
-@register_tower("qwen2_5_vl_vision", "qwen2_vl_vision")
-class QwenTower(Tower):
-    """Patches of all images packed in one sequence, by merge units of four, in the order of windows.
 
-    Whole units leave. A run's layout holds `slots`: which unit of the unpruned sequence each one left was, in
-    its order, and `order`: the raster index of each of those slots. This attention takes no mask, so absorbed
-    units do not weigh more than others in later blocks.
+@dataclass
+class PackedLayout:
+    """Where the units of a sequence are.
+
+    A slot is the place of a unit in the unpruned sequence.
     """
 
-    num_prefix_tokens = 0
+    order: Tensor  # [slots] raster index of each
+    slots: dict[int, Tensor] = field(default_factory=dict)  # by stage, of the units it kept, ascending
+    chosen: dict[int, list[Outcome | None]] = field(default_factory=dict)  # by stage, of each group
+    # by stage, what later blocks are handed; lengths also by whether a block sees the whole image
+    rope: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    lengths: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
-    @classmethod
-    def layers(cls, module: nn.Module) -> nn.ModuleList:
-        return module.blocks
+
+class PackedTower(Tower):
+    """Patches of all images packed in one sequence, by merge units of four, in the order of windows.
+
+    Whole units leave. This attention takes no mask, so absorbed units do not weigh more than others in later
+    blocks.
+    """
 
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         return {"qkv": layer.attn.qkv}
@@ -46,7 +54,7 @@ class QwenTower(Tower):
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         grid_thw = args[1] if len(args) > 1 else kwargs["grid_thw"]
         merge = self.module.spatial_merge_size
-        run = Run([(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()])
+        grids = [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
         if hasattr(self.module, "window_size"):  # handed on to the tower, which would compute the same
             window = ("window_index", "cu_window_seqlens")
             if any(kwargs.get(name) is None for name in window):
@@ -55,13 +63,30 @@ class QwenTower(Tower):
                     **kwargs,
                     **dict(zip(window, get_vision_window_index(grid_thw, *sizes), strict=True)),
                 }
-            run.layout["order"] = kwargs["window_index"].to(grid_thw.device)
+            order = kwargs["window_index"].to(grid_thw.device)
         else:
-            run.layout["order"] = torch.arange(sum(map(math.prod, run.grids)), device=grid_thw.device)
-        return run, kwargs
+            order = torch.arange(sum(map(math.prod, grids)), device=grid_thw.device)
+        return Run(grids, PackedLayout(order)), kwargs
+
+    def input_grids(self, name: str, arguments: dict) -> list[tuple[int, int, int]] | None:
+        """Grids of the images or videos in an argument of the whole model, None where there are none."""
+        if arguments.get(name) is None:
+            return None
+        grid = arguments.get(GRIDS[name])
+        if grid is None:
+            raise ValueError(f"{name} come without {GRIDS[name]}; pass what the processor returned")
+        return [tuple(sizes) for sizes in grid.tolist()]
+
+    def counts(self, grids: list[tuple[int, int, int]]) -> list[int]:
+        return [math.prod(grid) // self.module.spatial_merge_size**2 for grid in grids]
+
+    def project(self, content: Tensor, projector: nn.Module) -> Tensor:
+        """Units [B, N, M·D] in the language model's space, [B, N, D']."""
+        patches = content.unflatten(-1, (self.module.spatial_merge_size**2, -1)).flatten(0, -2)
+        return self.module.merger(patches).unflatten(0, content.shape[:2])
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
-        replayed = run.layout.get((layer, "chosen"))
+        replayed = run.layout.chosen.get(layer)
         units = hidden_states.unflatten(0, (-1, self.module.spatial_merge_size**2))  # [U, M, D] of windows
         groups, rows, kept, chosen = [], [], [], []
         for i, (group, place, tokens, member) in enumerate(self.views(run, layer, units, states)):
@@ -74,22 +99,22 @@ class QwenTower(Tower):
                 kept.append(place[place >= 0] if self.adaptive else place.flatten())
                 groups.append(replace(group, outcome=None))
                 continue
-            left = outcome.hidden_states.unflatten(-1, units.shape[1:])  # [B·parts, K, M, D]
+            states_kept = outcome.hidden_states.unflatten(-1, units.shape[1:])  # [B·parts, K, M, D]
             outcome.hidden_states = None
-            rows.append(left[outcome.keep >= 0] if self.adaptive else left.flatten(0, 1))
+            rows.append(states_kept[outcome.keep >= 0] if self.adaptive else states_kept.flatten(0, 1))
             whole = of_whole_images(outcome, len(tokens.hidden_states) // len(place), member, place.shape[1])
             index = whole.keep.clamp(min=0)
             positions = index if group.positions is None else take(group.positions, index)
-            left = take(place, index)
+            places = take(place, index)
             if self.adaptive:
-                positions, left = positions.where(whole.keep >= 0, -1), left[whole.keep >= 0]
-            kept.append(left.flatten())
+                positions, places = positions.where(whole.keep >= 0, -1), places[whole.keep >= 0]
+            kept.append(places.flatten())
             groups.append(Group(group.images, positions, whole.sizes, whole))
         kept, rows = torch.cat(kept), torch.cat(rows)
         back = torch.argsort(kept)  # window order again
         if replayed is None:
-            run.stages[layer], run.layout[layer] = groups, self.slots(run, layer)[kept[back]]
-            run.layout[layer, "chosen"] = chosen
+            run.stages[layer], run.layout.slots[layer] = groups, self.slots(run, layer)[kept[back]]
+            run.layout.chosen[layer] = chosen
             run.seen = {watched: x[kept[back]] for watched, x in run.seen.items()}
         return rows[back].flatten(0, 1)
 
@@ -106,8 +131,10 @@ class QwenTower(Tower):
 
     def slots(self, run: Run, layer: int) -> Tensor:
         """Which unit of the unpruned sequence each one is that comes out of a layer."""
-        behind, order = self.layer_hooks[layer].behind, run.layout["order"]
-        return torch.arange(len(order), device=order.device) if behind is None else run.layout[behind]
+        previous, order = self.layer_hooks[layer].previous_stage, run.layout.order
+        return (
+            torch.arange(len(order), device=order.device) if previous is None else run.layout.slots[previous]
+        )
 
     def views(
         self, run: Run, layer: int, units: Tensor, states: dict[str, Tensor]
@@ -117,10 +144,10 @@ class QwenTower(Tower):
         Where: [B, N] places in `units` [U, M, D], -1 for padding. The view has a row for every part with a
         budget of its own; where these may differ in length, [B·parts, n] says which columns are whose.
         """
-        behind = self.layer_hooks[layer].behind
-        order = run.layout["order"].to(units.device)  # raster index by slot of the unpruned sequence
+        previous = self.layer_hooks[layer].previous_stage
+        order = run.layout.order.to(units.device)  # raster index by slot of the unpruned sequence
         raster = torch.argsort(order[self.slots(run, layer)])  # images one after the other, in raster order
-        entered = run.stages[behind] if behind is not None else whole_groups(run.grids)
+        entered = run.stages[previous] if previous is not None else whole_groups(run.grids)
         counts = self.units_per_image(run, entered)
         for group in entered:
             starts = [sum(counts[:image]) for image in group.images]
@@ -143,11 +170,11 @@ class QwenTower(Tower):
         """Units of every image, in the order they were given."""
         counts = [0] * len(run.grids)
         for group in groups:
-            for image, n in zip(group.images, self.counts(run, group), strict=True):
+            for image, n in zip(group.images, self.units_in(run, group), strict=True):
                 counts[image] = n
         return counts
 
-    def counts(self, run: Run, group: Group) -> list[int]:
+    def units_in(self, run: Run, group: Group) -> list[int]:
         """Units of each image of a group."""
         if group.positions is None:
             return [math.prod(run.grids[image]) for image in group.images]
@@ -213,36 +240,31 @@ class QwenTower(Tower):
         return {name: at_place(x) for name, x in wanted.items()}
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        slots = run.layout[hooks.behind]
-        if len(slots) == len(run.layout["order"]):
+        layout, stage, size = run.layout, hooks.previous_stage, self.module.spatial_merge_size**2
+        slots = layout.slots[stage]
+        if len(slots) == len(layout.order):
             return args, kwargs
         full = hooks.index in getattr(self.module, "fullatt_block_indexes", range(len(self.layer_hooks)))
-        rope, lengths, size = (hooks.behind, "rope"), (hooks.behind, full), self.module.spatial_merge_size**2
-        if rope not in run.layout:
-            run.layout[rope] = tuple(of_units(x, slots, size) for x in kwargs["position_embeddings"])
-        if lengths not in run.layout:
+        if stage not in layout.rope:
+            layout.rope[stage] = tuple(of_units(x, slots, size) for x in kwargs["position_embeddings"])
+        if (stage, full) not in layout.lengths:
             on_device = "flash" in self.module.config._attn_implementation
-            run.layout[lengths] = seqlens(kwargs["cu_seqlens"], slots, size, on_device)
-        kwargs = {**kwargs, "position_embeddings": run.layout[rope], "cu_seqlens": run.layout[lengths]}
+            layout.lengths[stage, full] = seqlens(kwargs["cu_seqlens"], slots, size, on_device)
+        kwargs = {
+            **kwargs,
+            "position_embeddings": layout.rope[stage],
+            "cu_seqlens": layout.lengths[stage, full],
+        }
         if kwargs.get("max_seqlen") is not None:  # FlashAttention's: a bound is enough
             kwargs["max_seqlen"] = min(kwargs["max_seqlen"], len(slots) * size)
         return args, kwargs
 
     def _widen(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        """The merger's rows back to one per unit, NaN where one left, for the un-windowing that follows."""
+        """The merger's rows back to one per unit, NaN where one was dropped, so that un-windowing works."""
         run = self.call.run
-        slots = run.layout.get(max(self.stages)) if run else None
-        if slots is None or len(slots) == len(run.layout["order"]):
+        slots = run.layout.slots.get(max(self.stages)) if run else None
+        if slots is None or len(slots) == len(run.layout.order):
             return None
-        full = output.new_full((len(run.layout["order"]), output.shape[-1]), float("nan"))
+        run.overflow = output.isnan().any()
+        full = output.new_full((len(run.layout.order), output.shape[-1]), float("nan"))
         return full.index_copy(0, slots.to(output.device), output)
-
-    def num_kept(self, run: Run) -> list[int]:
-        """How many units of each image the stages left."""
-        return self.units_per_image(run, run.stages[max(self.stages)])
-
-    def kept_units(self, run: Run) -> Tensor:
-        """Which units the stages left, bool [units of all images], raster order."""
-        order, slots = run.layout["order"], run.layout[max(self.stages)]
-        kept = torch.zeros(len(order), dtype=torch.bool, device=order.device)
-        return kept.index_fill(0, order[slots.to(order.device)], True)

@@ -1,12 +1,14 @@
-"""Hooks that make tokens leave inside a vision tower; what differs between towers is in adapters/."""
+"""Hooks that make tokens leave inside a vision tower; its row and its pattern say where and how."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from ..config import VTPConfig
+from ..names import takes_any_keyword
 from ..per_thread import PerThread
 from ..prompts.text import Text
 from ..pruning.run import RUN, Run
@@ -14,6 +16,7 @@ from ..pruning.stage import adaptive, needs, watched, weighs
 from ..pruning.tokens import num_keep
 from ..stats import VTPStats, collect
 from .layer_hooks import LayerHooks
+from .rows import TowerRow, find
 
 
 @dataclass
@@ -22,36 +25,41 @@ class TowerCall:
 
     run: Run | None = None
     text: Text | None = None  # of the prompts around the images
+    text_around: Callable[[dict], Text] | None = None  # makes it of the number of tokens of each image
     last: Run | None = None  # of this thread's last forward that came to its end
 
 
 class Tower:
     """A vision tower pruned after some of its layers.
 
-    A family gives the methods that raise NotImplementedError here. Hooks are bound methods of plain objects
-    that the model holds, so that a deep copy of the model gets its own and runs its own weights.
+    A pattern gives the methods that raise NotImplementedError here, and reads where things are from a row.
+    Hooks are bound methods of plain objects that the model holds, so that a deep copy of the model gets its
+    own and runs its own weights.
     """
 
-    num_prefix_tokens: int  # [CLS] and registers in front of the patches
+    num_prefix_tokens = 0  # [CLS] and registers in front of the patches
+    has_cls = False
     pooled = False  # whether the tower itself pools what stays, or a language model reads it
 
-    def __init__(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+    def __init__(self, row: TowerRow, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+        self.row = row
         self.module = module
         self.config = config
         self.stages = dict(stages)
         self.needs = needs(config)
         self.adaptive = adaptive(config)
-        depth = len(self.layers(module))
+        depth = len(self.layers)
         self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
-        if "cls" in self.needs and not self.num_prefix_tokens:
+        if "cls" in self.needs and not self.has_cls:
             raise ValueError(
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
         self.weighs = weighs(config)
         self.calls = PerThread(TowerCall)
+        self.hands_down = takes_any_keyword(module)  # else layers find the run of this thread's forward here
         self.last: Run | None = None  # of the last forward that came to its end, in whichever thread
-        self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers(module))]
+        self.layer_hooks = [LayerHooks(self, i, layer) for i, layer in enumerate(self.layers)]
         self.handles: list = []
 
     @property
@@ -59,10 +67,10 @@ class Tower:
         """This thread's."""
         return self.calls.now
 
-    @classmethod
-    def layers(cls, module: nn.Module) -> nn.ModuleList:
-        """The encoder layers of a tower module, in the order they run."""
-        raise NotImplementedError(f"{cls.__name__} must name its layers")
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder layers, in the order they run."""
+        return find(self.module, self.row.layers)
 
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         """The projections of a layer's attention that methods may ask for, by name, as they are now."""
@@ -84,10 +92,10 @@ class Tower:
         raise NotImplementedError(f"{type(self).__name__} must observe layers")
 
     def amounts(self, layer: int, num_tokens: int) -> dict:
-        """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to leave."""
+        """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to keep."""
         config, last = self.config, max(self.stages)
         bounds = {"min_keep": config.min_keep, "max_keep": config.max_keep}
-        before = self.layer_hooks[layer].behind
+        before = max((stage for stage in self.stages if stage < layer), default=None)
         return {
             "num_keep": num_keep(num_tokens, self.stages[layer], **bounds),
             "target": num_keep(num_tokens, self.stages[last], **bounds),
@@ -102,8 +110,16 @@ class Tower:
         return self.stages[layer] == 1 if self.adaptive else num_keep >= num_tokens
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """A layer's arguments made fit for what the stage at layer `hooks.behind` left."""
+        """A layer's arguments made fit for what the stage at layer `hooks.previous_stage` kept."""
         raise NotImplementedError(f"{type(self).__name__} must narrow its layers' arguments")
+
+    def rope(self, args: tuple, kwargs: dict) -> tuple[Tensor, ...] | None:
+        """The rotary positions among a layer's arguments, None where it takes none."""
+        return kwargs.get("position_embeddings")
+
+    def counts(self, grids: list[tuple[int, int, int]]) -> list[int]:
+        """Tokens of images with these grids of patches."""
+        raise NotImplementedError(f"{type(self).__name__} must count tokens")
 
     def bind(self, hooks: LayerHooks) -> None:
         """What must hold of a layer when a forward begins; called before each."""
@@ -137,7 +153,7 @@ class Tower:
         for hooks in self.layer_hooks:
             hooks.bind()
         self.call.run, kwargs = self.begin(args, kwargs)
-        return args, {**kwargs, RUN: self.call.run}
+        return args, {**kwargs, RUN: self.call.run} if self.hands_down else kwargs
 
     def _after(self, module: nn.Module, args: tuple, output) -> None:
         run, self.call.run = self.call.run, None

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..apply import unpruned, unwrap
 from ..config import VTPConfig
-from ..families.base import adapter_for
+from ..families.table import reads_text
 from ..model_config import made_for
 from ..tools.bench.report import environment
 from .bounds import fewest
@@ -99,15 +99,15 @@ def tune(
             raise ImportError(f'tune needs {name}; run pip install "hf-vtp[bench]"')
     _check_numbers(target, confidence, by, max_new_tokens, budget, batch_size, rounds)
     root = unwrap(model)
-    reads_text = adapter_for(root).reads_text
-    if reads_text and not hasattr(root, "generate"):
+    with_prompt = reads_text(root)
+    if with_prompt and not hasattr(root, "generate"):
         raise TypeError(f"{type(root).__name__} writes no answers; give the model with its language head")
     base = VTPConfig().replace(**fields).replace(keep_ratio=1.0)
     candidates = make_candidates(root, methods, layers, schedules, base)
-    items = make_items(images, questions, reads_text)
-    parts = _parts(items, seed, processor, batch_size, reads_text)
-    task = Answers(root, max_new_tokens) if reads_text else Embeddings(root)
-    if reads_text:
+    items = make_items(images, questions, with_prompt)
+    parts = _parts(items, seed, processor, batch_size, with_prompt)
+    task = Answers(root, max_new_tokens) if with_prompt else Embeddings(root)
+    if with_prompt:
         _check_number_of_prompts(sum(map(num_rows, parts["check"])), target, confidence)
     with (
         unpruned(root),
@@ -165,13 +165,13 @@ def _check_number_of_prompts(num: int, target: float, confidence: float) -> None
 
 
 def _parts(
-    items: list[Item], seed: int, processor: Callable | None, batch_size: int, reads_text: bool
+    items: list[Item], seed: int, processor: Callable | None, batch_size: int, with_prompt: bool
 ) -> dict[str, list[dict]]:
     """The items shuffled by the seed, those for the search and those for checking, in batches."""
     Random(seed).shuffle(items)
     cut = len(items) // SEARCH
     cuts = {"search": items[:cut], "check": items[cut:]} if cut else {}
-    parts = {name: batches(part, processor, batch_size, reads_text) for name, part in cuts.items()}
+    parts = {name: batches(part, processor, batch_size, with_prompt) for name, part in cuts.items()}
     num = sum(map(num_rows, (batch for part in parts.values() for batch in part)))
     if num < FEWEST:
         raise ValueError(

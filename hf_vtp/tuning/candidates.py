@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..config import OUTPUT, VTPConfig
-from ..families.base import adapter_for
+from ..families.table import adapter_for, reads_text
 from ..methods.table import METHODS
 from ..model_config import num_layers
 
@@ -72,7 +72,7 @@ def make_candidates(
     if isinstance(methods, str) or not methods:
         raise ValueError(f"methods must be a list of at least one method, not {methods!r}")
     make = adapter_for(model)
-    chosen = default_layers(model, make.reads_text) if layers is None else list(layers)
+    chosen = default_layers(model, reads_text(model)) if layers is None else list(layers)
     if not chosen:
         raise ValueError("layers must list at least one place to prune at, or be None")
     found = []

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..apply import vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
+from ..families.placeholder import PlaceholderModel
 from ..names import parameters
-from ..prompts.adapter import VLMAdapter
 from ..pruning.stage import weighs
 from ..stats import VTPStats
 
@@ -56,7 +56,7 @@ class Case:
         self.model, self.config, self.max_new_tokens = model, config, max_new_tokens
         self.adapter = adapter_for(model)(model, config)  # never attached: it tells where things are
         self.tower = self.adapter.tower
-        self.prompted = isinstance(self.adapter, VLMAdapter)
+        self.prompted = isinstance(self.adapter, PlaceholderModel)
         self.media = self.adapter.media if self.prompted else {"pixel_values": ""}
         if all(inputs.get(name) is None for name in self.media):
             raise ValueError(f"the inputs hold no image; give what the processor returned, with {self.names}")
@@ -106,7 +106,7 @@ class Case:
         contents: dict[int, list[Tensor]] = {}
         with ExitStack() as stack:
             if not (self.drops or self.weighs):
-                layers = self.tower.layers(self.tower.module)
+                layers = self.tower.layers
                 for i in self.tower.stages:
                     kept = contents.setdefault(i, [])
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))
@@ -123,7 +123,7 @@ class Case:
                 encodings = stack.enter_context(recording(self.inner, self.media))
                 module = self.inner
             else:
-                encodings, module = [], self.tower.layers(self.tower.module)[-1]
+                encodings, module = [], self.tower.layers[-1]
             stack.enter_context(after(module, lambda module, args, output: hidden.append(output)))
             output = self.model(**{**inputs, **told}, return_dict=True)
         if not self.prompted:

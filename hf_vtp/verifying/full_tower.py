@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..families.clip import CLIPTower
 from ..stats import StageStats
-from ..towers.packed import QwenTower
+from ..towers.packed import PackedTower
+from ..towers.plain import PlainTower
 from ..towers.tower import Tower
 from .case import before
 
@@ -53,7 +53,7 @@ class FullTower:
         """The hooks inside a `with` block."""
         with ExitStack() as stack:
             stack.enter_context(before(self.tower.module, self._begin))
-            for i, layer in enumerate(self.tower.layers(self.tower.module)):
+            for i, layer in enumerate(self.tower.layers):
                 stack.enter_context(self.blind(layer))
                 if i in self.stages:  # prepended: Transformers' output capture must see what it makes
                     hook = layer.register_forward_hook(self._stage(i), prepend=True)
@@ -111,7 +111,7 @@ def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
     return (total / size[:, None]).to(dtype).view(count, *shape)
 
 
-class FullCLIP(FullTower):
+class FullPlain(FullTower):
     """Every image a row; keys are masked by the layers' own attention mask."""
 
     takes_weights = True
@@ -152,7 +152,7 @@ def taking_masks(attention: nn.Module) -> Iterator[None]:
         attention.config = native
 
 
-class FullQwen(FullTower):
+class FullPacked(FullTower):
     """Patches of all images in one sequence, in the order of windows; this attention has no mask.
 
     Its output is worked out here, window by window or frame by frame.
@@ -210,7 +210,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-FULL: dict[type[Tower], type[FullTower]] = {CLIPTower: FullCLIP, QwenTower: FullQwen}
+FULL: dict[type[Tower], type[FullTower]] = {PlainTower: FullPlain, PackedTower: FullPacked}
 
 
 def full_tower(tower: Tower) -> type[FullTower] | None:

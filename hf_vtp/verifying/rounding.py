@@ -52,7 +52,7 @@ class Measured(Case):
 
     @property
     def tower_layers(self) -> nn.ModuleList:
-        return self.tower.layers(self.tower.module)
+        return self.tower.layers
 
     @functools.cached_property
     def positions(self) -> Tensor:

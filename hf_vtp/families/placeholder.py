@@ -1,0 +1,206 @@
+"""Models that put image features in place of placeholders: pruned in the tower, or after the features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..config import OUTPUT, VTPConfig
+from ..names import cache_name, parameters
+from ..per_thread import PerThread
+from ..prompts.callbacks import MERGE, Generate, MergeLists
+from ..prompts.forward import Call
+from ..prompts.generate import Generates
+from ..prompts.reader import Encoded
+from ..pruning.run import Run
+from ..pruning.stage import needs
+from ..stats import VTPStats, collect, joined
+from ..towers.features import Features
+from ..towers.restore import Restore
+from ..towers.rows import find
+from ..towers.tower import Tower
+from .base import Adapter
+from .read_states import last_layer_read
+from .table import FamilyRow, tower_row
+
+TOKENS = {  # attributes of configs with a placeholder's id, by what stands for it
+    "image": ("image_token_id", "image_token_index"),
+    "video": ("video_token_id", "video_token_index"),
+}
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
+ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
+
+
+def merging(model: nn.Module) -> nn.Module:
+    """The module of a model that puts features into the prompt."""
+    inner = getattr(model, "model", None)
+    return inner if hasattr(inner, "get_image_features") else model
+
+
+def media_of(model: nn.Module) -> dict[str, tuple[str, str]]:
+    """By argument with pixels, the config's attribute with the placeholder's id and the encoder's name."""
+    inner, found = merging(model), {}
+    for medium, attributes in TOKENS.items():
+        encoder = f"get_{medium}_features"
+        named = [name for name in attributes if getattr(model.config, name, None) is not None]
+        if named and hasattr(inner, encoder):
+            found[PIXELS[medium]] = (named[0], encoder)
+    return found
+
+
+def has_placeholders(model: nn.Module) -> bool:
+    """Whether a model puts image features in place of placeholders."""
+    return hasattr(model, "config") and "pixel_values" in media_of(model)
+
+
+class PlaceholderModel(Generates, Adapter):
+    """A model with a language model that reads image features among its embeddings.
+
+    Where its row says how its tower is laid out, tokens leave in there; rows that the projector makes of
+    dropped tokens are NaN, so that Transformers' own code between projector and prompt runs unmodified.
+    Without a row tokens leave after that code.
+    """
+
+    reads_text = True
+
+    def __init__(self, row: FamilyRow, model: nn.Module, config: VTPConfig):
+        self.row = row
+        self.inner = merging(model)
+        found = media_of(model)
+        self.media = {pixels: token for pixels, (token, _) in found.items()}
+        self.encoders = {pixels: encoder for pixels, (_, encoder) in found.items()}
+        self.taken = {e: encoder_arguments(self.inner, e) for e in self.encoders.values()}
+        taken = {name for names in self.taken.values() for name in names}
+        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
+        self.cache_name = cache_name(self.inner)
+        self.calls = PerThread(Call)
+        self.runs: list[Run] = []
+        super().__init__(model, config)
+
+    def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
+        cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
+        # which prompt a picture in the tower belongs to must be known there
+        unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if not self.row.tower or unknown:
+            return Features(self.inner, config)
+        module = find(self.inner, self.row.tower)
+        row = tower_row(module)
+        layers = row.depth(module)
+        depth, what = last_layer_read(self, model.config, layers)
+        default = depth // 2 if self.row.default_layer is None else self.row.default_layer(depth, module)
+        stages = config.stages(depth, default, what, has_output=True)
+        return row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+
+    def attach(self) -> None:
+        super().attach()
+        self.tower.handles += [
+            self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.inner.register_forward_hook(self._after),
+        ]
+        if self.row.projector and not isinstance(self.tower, Features):
+            self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()
+        if hasattr(type(self.model), "generate"):
+            self.model.generate = Generate(self)
+            setattr(self.model, MERGE, MergeLists(self))
+
+    def detach(self) -> None:
+        super().detach()
+        for name in ("generate", MERGE):
+            vars(self.model).pop(name, None)
+        self.calls = PerThread(Call)
+
+    def refuse(self, arguments: dict) -> None:
+        super().refuse(arguments)
+        if not isinstance(self.tower, Features):
+            last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
+
+    def encode(self, arguments: dict) -> dict[str, Encoded]:
+        encoded, runs = {}, []
+        for name, encoder in self.encoders.items():
+            if arguments.get(name) is None:
+                continue
+            if self.tower.call.text is not None:
+                self.tower.call.text = replace(self.tower.call.text, medium=name)
+            given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
+            given = {k: self.on_device(x) for k, x in given.items()}
+            output = getattr(self.inner, encoder)(**given, return_dict=True)
+            rows = features_of(output)
+            encoded[name] = self.kept_of(name, output, rows, arguments)
+            runs.append(self.tower.call.last)
+        self.runs = runs
+        return encoded
+
+    def kept_of(self, name: str, output: object, rows: list[Tensor], arguments: dict) -> Encoded:
+        """What stays of the features of each image, [T, D]; in the tower dropped ones are NaN."""
+        if isinstance(self.tower, Features):
+            if "text" in self.tower.needs:
+                around = self.tower.call.text_around({name: [len(row) for row in rows]})
+                self.tower.call.text = replace(around, medium=name)
+            return Encoded.of(output, *self.tower.keep(rows, self.grids_after(name, rows, arguments)))
+        run = self.tower.call.last
+        marked = [row.isnan().any(dim=-1) for row in rows]
+        if run.overflow is not None and bool(run.overflow):
+            raise RuntimeError(
+                "image features came out as NaN before anything was marked as dropped; run the model in a "
+                "wider dtype (bfloat16 or float32)"
+            )
+        kept = [row[~dropped] for row, dropped in zip(rows, marked, strict=True)]
+        return Encoded.of(output, kept, ~torch.cat(marked))
+
+    def grids_after(self, name: str, rows: list[Tensor], arguments: dict) -> list[tuple[int, int, int]]:
+        """The grid of each image's features, a line of them where nothing says more."""
+        return [(1, 1, len(row)) for row in rows]
+
+    def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
+        if isinstance(self.tower, Features) or self.row.tiles:
+            return {}
+        found = {}
+        for name in self.media:
+            grids = self.tower.input_grids(name, arguments)
+            if grids is not None:
+                prefix = self.tower.num_prefix_tokens if self.reads_prefix(arguments) else 0
+                found[name] = [prefix + count for count in self.tower.counts(grids)]
+        return found
+
+    def reads_prefix(self, arguments: dict) -> bool:
+        """Whether prefix tokens go to the language model, where a config or a call says so."""
+        name = "vision_feature_select_strategy"
+        return (arguments.get(name) or getattr(self.model.config, name, None)) == "full"
+
+    def project(self, content: Tensor) -> Tensor:
+        if isinstance(self.tower, Features):
+            return content
+        return self.tower.project(content, find(self.inner, self.row.projector))
+
+    def on_device(self, x: object) -> object:
+        """An argument of an encoder on the tower's device, where `generate` brings it too."""
+        device = self.tower.module.device
+        moves = isinstance(x, Tensor) and device.type != "meta"
+        return x.to(device) if moves else x
+
+    def stats(self) -> VTPStats:
+        """Of the images, then of the videos of the last call."""
+        if self.runs and self.runs[-1] is self.tower.last:
+            return joined([collect(run) for run in self.runs])
+        return super().stats()
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "runs": []}  # what a forward decided is no part of a model
+
+
+def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
+    """Arguments of a model's forward that it hands on to an encoder."""
+    function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
+    names = [name for name in parameters(function)[1:] if name not in ("kwargs", "return_dict")]
+    return names + [name for name in HANDED_ON if name in of_forward and name not in names]
+
+
+def features_of(output: object) -> list[Tensor]:
+    """What an encoder returned as rows [T, D] of each image."""
+    features = getattr(output, "pooler_output", output)
+    if isinstance(features, Tensor):
+        return [features] if features.dim() == 2 else list(features.flatten(1, -2))
+    return [row.flatten(0, -2) for row in features]

@@ -1,0 +1,45 @@
+"""Which hidden states of its tower a language model reads, where a config or a call says so."""
+
+from __future__ import annotations
+
+NAME = "vision_feature_layer"
+
+
+def states_read(layer: int | list[int], num_layers: int) -> list[int]:
+    """Which of the tower's `num_layers` + 1 hidden states a vision_feature_layer names, counted from 0."""
+    layers = [layer] if isinstance(layer, int) else layer
+    if any(not -num_layers <= i <= num_layers or i == 0 for i in layers):
+        raise ValueError(
+            f"{NAME}={layer} reads no layer's output of a tower with {num_layers}; "
+            f"choose from 1 to {num_layers} or -{num_layers} to -1"
+        )
+    return [i % (num_layers + 1) for i in layers]
+
+
+def last_layer_read(
+    adapter, config: object, num_layers: int, arguments: dict | None = None
+) -> tuple[int, str]:
+    """How many layers feed what the language model reads, and that in words.
+
+    State i of a tower is the output of its layer i - 1. With the arguments of a call, raises ValueError where
+    the call reads a state from before a stage.
+    """
+    layer = (arguments or {}).get(NAME)
+    if layer is None:
+        layer = getattr(config, NAME, None)  # which may have changed since apply_vtp
+    if layer is None:
+        return num_layers, "the encoder"
+    depth = min(states_read(layer, num_layers))
+    if arguments is not None:
+        tower, own = adapter.tower, adapter.config
+        if "text" in tower.needs and isinstance(layer, list) and len(layer) > 1:
+            raise NotImplementedError(
+                f"method {own.method!r} compares tokens of one layer with the prompt, not those of "
+                f"{NAME}={layer}; choose another method"
+            )
+        if max(tower.stages) >= depth:
+            raise ValueError(
+                f"{NAME}={layer} reads a state from before the stage at layer {max(tower.stages)}; apply_vtp "
+                f"with a layer from 0 to {depth - 1} for it"
+            )
+    return depth, f"the last layer that feeds what the language model reads ({NAME}={layer})"

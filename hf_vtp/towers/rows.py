@@ -1,0 +1,80 @@
+"""What a row of data says of a vision tower; the rows themselves are in families/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from ..config import VTPConfig
+    from .tower import Tower
+
+Grid = tuple[int, int, int]  # frames, rows and columns of an image, in patches
+
+
+def find(module: nn.Module, paths: str) -> nn.Module | None:
+    """The first of several dotted paths, with | between them, that leads somewhere from a module.
+
+    Several, because releases of Transformers rename attributes. An empty path is the module itself.
+    """
+    for path in paths.split("|"):
+        found = module
+        for name in path.split(".") if path else ():
+            found = getattr(found, name, None)
+        if found is not None:
+            return found
+    return None
+
+
+def grids_of_pixels(module: nn.Module, arguments: dict) -> list[Grid]:
+    """Grids of images [B, C, H, W], cut into patches of the config's `patch_size` (an int or two)."""
+    pixels, patch = arguments.get("pixel_values"), module.config.patch_size
+    if pixels is None:
+        return []  # Transformers says what is missing
+    height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
+    return [(1, pixels.shape[-2] // height, pixels.shape[-1] // width)] * pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class TowerRow:
+    """A vision tower with a batch axis, described by where its parts are.
+
+    Args:
+        layers: path from the tower to the list of its encoder layers.
+        attention: path from a layer to its attention.
+        projections: names in the attention of what gives queries, keys and values, or of one that gives all.
+            Each may have alternatives, as paths have; name what comes last before the softmax, save rotation.
+        prefix: tokens in front of the patches, [CLS] and registers; a number, or a function of the config.
+        grids: a function of the tower and its forward's arguments: the grid of each image.
+        cls: whether the first of the prefix tokens is a [CLS] token.
+        head: path from the tower to the module that pools all its tokens; "" if there is none.
+        alone: whether the tower can be pruned without a language model.
+        pattern: the class that prunes it; None for PlainTower.
+    """
+
+    layers: str
+    attention: str
+    projections: str = "q_proj k_proj v_proj"
+    prefix: int | Callable[[object], int] = 1
+    grids: Callable[[nn.Module, dict], list[Grid]] = grids_of_pixels
+    cls: bool = True
+    head: str = ""
+    alone: bool = True
+    pattern: type[Tower] | None = None
+
+    def num_prefix_tokens(self, module: nn.Module) -> int:
+        """Tokens in front of the patches."""
+        return self.prefix if isinstance(self.prefix, int) else self.prefix(module.config)
+
+    def depth(self, module: nn.Module) -> int:
+        """Encoder layers of a tower."""
+        return len(find(module, self.layers))
+
+    def make(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]], **options) -> Tower:
+        """The tower that prunes a module after some of its layers."""
+        from .plain import PlainTower
+
+        return (self.pattern or PlainTower)(self, module, config, stages, **options)

@@ -1,0 +1,96 @@
+"""What surrounds an attention: its projections, heads, rotary positions and masks."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from ..names import parameters
+from .rows import find
+
+WANTED = ("full_query", "full_key", "full_value")
+FUSED = "qkv"
+
+
+def arguments(module: nn.Module, args: tuple, kwargs: dict) -> dict:
+    """A forward's arguments by name."""
+    return {**dict(zip(parameters(type(module).forward)[1:], args, strict=False)), **kwargs}
+
+
+def projections(attention: nn.Module, names: str, wanted: tuple[str, ...]) -> dict[str, nn.Module]:
+    """The modules of an attention that give its queries, keys and values, or all three at once, by name."""
+    found = [find(attention, name) for name in names.split()]
+    if len(found) == 1:
+        return {FUSED: found[0]}
+    return {name: module for name, module in zip(WANTED, found, strict=True) if name in wanted}
+
+
+def heads(
+    recorded: dict[str, Tensor], attention: nn.Module, config: object, needs: set[str]
+) -> dict[str, Tensor]:
+    """Recorded queries, keys and values [B, L, D] as [B, H, L, d], rotated where attention is needed."""
+    recorded = dict(recorded)
+    rope = recorded.pop("position_embeddings", None)
+    count = num_heads(attention, config)
+    if FUSED in recorded:
+        parts = recorded.pop(FUSED).chunk(3, dim=-1)
+        recorded = dict(zip(WANTED, parts, strict=True))
+        if "value" not in needs:
+            recorded.pop("full_value")
+    found = {name: x.unflatten(-1, (count, -1)).transpose(1, 2) for name, x in recorded.items()}
+    if rope is not None and "attention" in needs:
+        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+        found["full_query"], found["full_key"] = rotate(found["full_query"], found["full_key"], *rope)
+    return found
+
+
+def num_heads(attention: nn.Module, config: object) -> int:
+    """Heads of an attention."""
+    count = getattr(attention, "num_heads", None)
+    return config.num_attention_heads if count is None else count
+
+
+def narrow_rope(rope: tuple[Tensor, ...], index: Tensor, prefix: int) -> tuple[Tensor, ...]:
+    """Rotary positions, [N, d] of patches or [1 or B, N, d], of each image's tokens `index` [B, P + K].
+
+    Returns [B, 1, K, d], which broadcasts over heads, of the first form and [B, K, d] of the second.
+    """
+    patches = index[:, prefix:] - prefix
+    if rope[0].dim() == 2:
+        return tuple(x[patches].unsqueeze(1) for x in rope)
+    rows = torch.arange(len(patches), device=patches.device)[:, None]
+    return tuple(x.expand(len(patches), -1, -1)[rows, patches] for x in rope)
+
+
+def narrow_mask(given: Tensor, index: Tensor, bias: Tensor | None) -> Tensor:
+    """A tower's own mask for the rows `index` [B, L'], with the logarithms of sizes `bias` [B, 1, 1, L'].
+
+    The mask is [B, L] where a kernel takes no bias, else [1 or B, 1 or H, L or 1, L], of bools or of what is
+    added to logits.
+    """
+    index = index.to(given.device)
+    if given.dim() == 2:
+        return given.gather(1, index)
+    rows = index[:, None, None].expand(-1, given.shape[1], given.shape[2], -1)
+    mask = given.expand(len(index), -1, -1, -1).gather(-1, rows)
+    if mask.shape[2] > 1:
+        columns = index[:, None, :, None].expand(-1, given.shape[1], -1, mask.shape[-1])
+        mask = mask.gather(2, columns)
+    if bias is None:
+        return mask
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill(~mask, torch.finfo(bias.dtype).min)
+    least = torch.finfo(mask.dtype).min  # a sum of two would be infinite, and a row of such is NaN
+    return (mask + bias.to(mask.dtype)).clamp(min=least).expand(-1, -1, index.shape[1], -1)
+
+
+def scattered(x: Tensor, index: Tensor, length: int) -> Tensor:
+    """Rows of `x` [B, K, D] at their places `index` [B, K] among `length`, zeros elsewhere.
+
+    A negative index is padding.
+    """
+    target = index.to(x.device).masked_fill(index.to(x.device) < 0, length).unsqueeze(-1).expand_as(x)
+    full = x.new_zeros(len(x), length + 1, x.shape[-1])
+    return full.scatter(1, target, x)[:, :length]
