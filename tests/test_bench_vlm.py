@@ -1,4 +1,4 @@
-"""bench_vlm.py, bench_llava.py and bench_qwen2_5_vl.py: what they print, write and refuse, on tiny geometries."""
+"""The benchmarks of vision-language models, as scripts: what they print, write and refuse, on tiny geometries."""
 
 import json
 import sys
