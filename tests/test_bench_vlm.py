@@ -1,4 +1,4 @@
-"""The benchmarks of vision-language models, as scripts: what they print, write and refuse, on tiny geometries."""
+"""Benchmarks of vision-language models, as scripts: what they print, write and refuse, on tiny geometries."""
 
 import json
 import sys
