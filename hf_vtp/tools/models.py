@@ -23,9 +23,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING
 
 from ..families.table import can_be_pruned, list_families
-from .bench import clip
+from .bench import clip, geometry
 from .bench.cli import UsageError, first_sentence
-from .bench.geometry import GEOMETRIES, named_config
 from .cards.hub import load, without_code
 from .processors import load_processor
 
@@ -63,11 +62,11 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
         return load(name, without_code(AutoConfig), instead)
     if name in clip.GEOMETRIES:
         return CLIPVisionConfig(**clip.GEOMETRIES[name])
-    named = next((family for family, table in GEOMETRIES.items() if name in table), None)
-    if named is None:
-        known = ", ".join([*clip.GEOMETRIES, *(n for table in GEOMETRIES.values() for n in table)])
+    found = geometry.named_config(name)
+    if found is None:
+        known = ", ".join([*clip.GEOMETRIES, *geometry.known()])
         raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
-    return named_config(named, name)
+    return found
 
 
 def auto_class(config: PreTrainedConfig) -> type:

@@ -1,4 +1,4 @@
-"""scripts/eval_vlm.py from its arguments to its result."""
+"""eval-vlm from its arguments to its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ..cases import refuse_impossible
 from ..models import load_config, load_model, refuse_unprunable
 from ..processors import load_processor
 from ..prompts import Prompts
-from . import script
 from .answers import METRICS, chosen, qualities
 from .cases import Case
 from .items import EVERYTHING, content, decoded
@@ -29,8 +28,8 @@ OF_ITEMS = {"pope": "pope_accuracy"}  # metrics whose number is called otherwise
 BESIDE = {"pope": ("pope_f1", "pope_yes")}
 
 
-def options(prog: str, doc: str):
-    p = parser(prog, doc)
+def options(doc: str):
+    p = parser(doc)
     p.add_argument("--data", required=True, help="a .jsonl file with its images beside it, or a dataset")
     p.add_argument(
         "--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all"
@@ -48,10 +47,6 @@ def options(prog: str, doc: str):
     )
     p.add_argument("--batch-size", type=cli.count, default=8)
     return p
-
-
-def main(argv: list[str], prog: str, doc: str) -> None:
-    script.main(options(prog, doc), evaluate, argv)
 
 
 @torch.inference_mode()

@@ -1,0 +1,7 @@
+"""`python -m hf_vtp.tools.commands` is `hf-vtp`, also where that was not installed."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
