@@ -22,9 +22,9 @@ from hf_vtp.tools.evaluation.cases import Case
 from hf_vtp.tools.evaluation.predictions import Predictions
 from hf_vtp.tools.evaluation.questions import read_questions
 from hf_vtp.tools.evaluation.script_vlm import already
-from hf_vtp.visualize import contact_sheet, draw_kept, see
-from hf_vtp.visualize.picture import read_picture
-from hf_vtp.visualize.shipped import STAND_INS
+from hf_vtp.tools.pictures import read_picture
+from hf_vtp.tools.shipped import STAND_INS
+from hf_vtp.visualize import contact_sheet, draw_kept, preview
 
 RUN = {"model": "m"}
 ROW = {"case": "a", "id": "1", "prediction": "x"}
@@ -312,17 +312,17 @@ def test_large_members_are_skipped_before_they_are_read(tmp_path, capsys, monkey
 @pytest.mark.parametrize("size", [(0, 0), (0, 9), (9, 0)])
 def test_a_picture_without_pixels_is_a_sentence(size, tmp_path):
     empty, whole = Image.new("RGB", size), picture(1)
-    eyes = STAND_INS["clip"]()
-    told = (eyes.model, eyes.image_processor)
-    with vtp(eyes.model, keep_ratio=0.5):
-        see(eyes, whole)
-        stats = vtp_stats(eyes.model)
+    loaded = STAND_INS["clip"]()
+    told = (loaded.model, loaded.image_processor)
+    with vtp(loaded.model, keep_ratio=0.5):
+        preview(loaded.model, loaded.processor, whole)
+        stats = vtp_stats(loaded.model)
     says = f"{size[0]} x {size[1]} pixels"
     for call in (
-        lambda: draw_kept(empty, stats, eyes.image_processor),
+        lambda: draw_kept(empty, stats, loaded.image_processor),
         lambda: contact_sheet(*told, [empty]),
-        lambda: see(eyes, empty),
-        lambda: tune(clip("CLIPModel"), [whole] * 12 + [empty], 0.9, processor=eyes.image_processor),
+        lambda: preview(loaded.model, loaded.processor, empty),
+        lambda: tune(clip("CLIPModel"), [whole] * 12 + [empty], 0.9, processor=loaded.image_processor),
     ):
         with pytest.raises(ValueError, match=says):
             call()

@@ -72,11 +72,14 @@ def _saved(kind: type[ProcessorMixin], name: str, local_files_only: bool) -> dic
 
 
 def _complete(processor: ProcessorMixin, config: PreTrainedConfig, saved: dict) -> None:
-    """Fill in the fields by which image tokens are counted, and a placeholder that the tokenizer knows."""
-    tokenizer, token_id = processor.tokenizer, getattr(config, "image_token_id", None)
-    own = getattr(processor, "image_token", None)
-    if token_id is not None and own is not None and own not in tokenizer.get_vocab():
-        processor.image_token, processor.image_token_id = tokenizer.convert_ids_to_tokens(token_id), token_id
+    """Fill in the fields by which image tokens are counted, and placeholders that the tokenizer knows."""
+    vocabulary, convert = processor.tokenizer.get_vocab(), processor.tokenizer.convert_ids_to_tokens
+    for name in ("image_token", "video_token", "audio_token"):
+        own = getattr(processor, name, None)
+        if own is not None and own not in vocabulary:
+            token_id = getattr(config, f"{name}_id", None)
+            setattr(processor, name, None if token_id is None else convert(token_id))
+            setattr(processor, f"{name}_id", token_id)
     vision = getattr(config, "vision_config", None)
     for name, source in (("patch_size", vision), ("vision_feature_select_strategy", config)):
         if getattr(processor, name, "") is None:

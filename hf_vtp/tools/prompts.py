@@ -81,6 +81,14 @@ def plain_template(model: nn.Module, processor: ProcessorMixin) -> str:
     return f"{first} {{image}} {last} {{question}}".strip()
 
 
+def question_inputs(
+    model: nn.Module, processor: ProcessorMixin, images: Sequence[Image.Image], question: str
+) -> dict[str, Tensor]:
+    """Inputs of `generate` for one question about every picture, by the chat template where there is one."""
+    template = None if chat_template(processor) else plain_template(model, processor)
+    return Prompts(model, processor, template)(images, [question] * len(images))[0]
+
+
 class Prompts:
     """Makes a model's inputs from pictures and questions: one picture a prompt, padded on the left.
 
