@@ -101,7 +101,7 @@ def test_public_names_are_the_same_for_type_checkers_and_at_run_time():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     typed = {alias.name: node.module for node in block.body for alias in node.names}
-    lazy = {name: place for place, names in hf_vtp._PLACES.items() for name in names.split()}
+    lazy = hf_vtp._MODULE_OF
     assert typed == lazy and {*lazy, "__version__"} == set(hf_vtp.__all__)
     assert len(hf_vtp.__all__) == len(set(hf_vtp.__all__))
     assert all(getattr(hf_vtp, name) is not None and name in dir(hf_vtp) for name in hf_vtp.__all__)
