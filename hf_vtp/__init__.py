@@ -1,6 +1,6 @@
 """Training-free visual token pruning for Transformers, in one line after `from_pretrained`."""
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING
 
 from .version import __version__
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
         register_family,
         register_tower,
     )
+    from .methods import list_methods
     from .methods.mergers import register_merger
     from .methods.scorers import register_scorer
     from .methods.selectors import register_selector
-    from .methods.table import list_methods
     from .pruning.tokens import VisionTokens
     from .stats import StageStats, VTPStats
     from .towers.rows import TowerRow
@@ -50,29 +50,39 @@ __all__ = [
     "vtp",
     "vtp_stats",
 ]
-_PLACES = {  # the names of every module; it, and torch, are imported when one of them is first asked for
-    "apply": "apply_vtp remove_vtp vtp vtp_stats",
-    "config": "VTPConfig",
-    "families": "Adapter FamilyRow list_families register_adapter register_family register_tower",
-    "methods.mergers": "register_merger",
-    "methods.scorers": "register_scorer",
-    "methods.selectors": "register_selector",
-    "methods.table": "list_methods",
-    "pruning.tokens": "VisionTokens",
-    "stats": "StageStats VTPStats",
-    "towers.rows": "TowerRow",
-    "tuning": "tune",  # the one tool among them
-    "verifying": "verify",
+
+# Where each name is, imported when it is first asked for: like `import transformers`, `import hf_vtp` does
+# not load torch.
+_MODULES = {
+    "apply": ("apply_vtp", "remove_vtp", "vtp", "vtp_stats"),
+    "config": ("VTPConfig",),
+    "families": (
+        "Adapter",
+        "FamilyRow",
+        "list_families",
+        "register_adapter",
+        "register_family",
+        "register_tower",
+    ),
+    "methods": ("list_methods",),
+    "methods.mergers": ("register_merger",),
+    "methods.scorers": ("register_scorer",),
+    "methods.selectors": ("register_selector",),
+    "pruning.tokens": ("VisionTokens",),
+    "stats": ("StageStats", "VTPStats"),
+    "towers.rows": ("TowerRow",),
+    "tuning": ("tune",),
+    "verifying": ("verify",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str):
-    """A public name, from its module."""
-    place = next((place for place, names in _PLACES.items() if name in names.split()), None)
-    if place is None:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{place}"), name)
-    return value
+    found = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

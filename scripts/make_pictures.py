@@ -98,7 +98,7 @@ def save(drawn: Image.Image, name: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    p = cli.Parser(prog="make_pictures.py", description=__doc__.splitlines()[0])
+    p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument(
         "--screenshot", metavar="FILE.png", help="only put that into pictures/demo.png, small enough"
     )
