@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from ..bench.cli import UsageError, first_sentence
-from ..cards.hub import without_code
 from ..image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
+from ..loading import without_code
 from .models import MERGE, PATCH
 from .scenes import IMAGE_SIZE
 from .tokenizer import IMAGE, VISION_END, VISION_START, make_tokenizer
