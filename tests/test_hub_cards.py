@@ -1,4 +1,4 @@
-"""Model cards: the committed ones are current, with the numbers of the rows and none that was not measured."""
+"""Model cards: the committed ones are current, and every number of theirs is a row of a result."""
 
 import json
 import re
