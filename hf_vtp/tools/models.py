@@ -47,6 +47,10 @@ class Loaded:
         return getattr(self.processor, "tokenizer", None)
 
     @property
+    def model_type(self) -> str:
+        return self.model.config.model_type
+
+    @property
     def answers(self) -> bool:
         """Whether the model writes text."""
         return hasattr(self.model, "generate")
