@@ -42,6 +42,9 @@ def text_inputs(
 
     `kwargs` are further ones of the processor, such as the size of images.
     """
+    bos = processor.tokenizer.bos_token
+    if bos and texts[0].startswith(bos):
+        kwargs["add_special_tokens"] = False  # or it would begin twice
     made = processor(
         images=list(images),
         text=list(texts),
@@ -147,9 +150,7 @@ class Prompts:
         texts = [self.text(question) for question in questions]
         if any(text.count(placeholder(self.processor)) != 1 for text in texts):
             raise UsageError("the question must not name the image's placeholder; ask it in plain words")
-        bos = self.tokenizer.bos_token  # once, whoever writes it
-        special = not (bos and texts[0].startswith(bos))
-        made = text_inputs(self.processor, images, texts, add_special_tokens=special, **kwargs)
+        made = text_inputs(self.processor, images, texts, **kwargs)
         # not all that a tokenizer makes: generate refuses what the model does not take
         inputs = on_device(self.model, {name: x for name, x in made.items() if name in self.names})
         return inputs, (inputs["input_ids"] == self.image_token_id).sum(dim=1, dtype=torch.long).tolist()
