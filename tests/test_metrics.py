@@ -12,8 +12,8 @@ import pytest
 from hf_vtp import metrics
 
 
-def compute(name, predictions, references, **told):
-    return metrics.load(name).compute(predictions=predictions, references=references, **told)
+def compute(name, predictions, references, **kwargs):
+    return metrics.load(name).compute(predictions=predictions, references=references, **kwargs)
 
 
 def test_there_are_all_and_no_other():
@@ -80,20 +80,20 @@ VQA = {  # answer, answers of people, score
 
 @pytest.mark.parametrize("name", VQA)
 def test_vqa_accuracy(name):
-    said, answers, score = VQA[name]
-    assert compute("vqa_accuracy", [said], [answers])["vqa_accuracy"] == pytest.approx(score)
+    prediction, answers, score = VQA[name]
+    assert compute("vqa_accuracy", [prediction], [answers])["vqa_accuracy"] == pytest.approx(score)
 
 
 def test_exact_match():
-    said, right = ["A cat. ", "the cat", "no  cat"], [["a cat"], ["a cat", "cat"], ["No cat."]]
-    found = compute("exact_match", said, right, items=True)
+    predictions, right = ["A cat. ", "the cat", "no  cat"], [["a cat"], ["a cat", "cat"], ["No cat."]]
+    found = compute("exact_match", predictions, right, items=True)
     assert found == {"exact_match": pytest.approx(2 / 3), "exact_match_items": [1, 0, 1]}
 
 
 def test_anls():
-    said = ["Invoice 12", "invoise 12", "abcd", "abcd", "abcd"]
+    predictions = ["Invoice 12", "invoise 12", "abcd", "abcd", "abcd"]
     right = [["invoice 12"], ["invoice 12"], ["abzz"], ["azzz"], ["xyz", "abce"]]
-    found = compute("anls", said, right, items=True)
+    found = compute("anls", predictions, right, items=True)
     assert found["anls_items"] == pytest.approx([1, 0.9, 0.5, 0, 0.75])  # a quarter is below the threshold
     assert found["anls"] == pytest.approx((1 + 0.9 + 0.5 + 0.75) / 5)
 
@@ -104,10 +104,10 @@ def test_anls_counts_insertions_and_deletions():
 
 
 def test_pope():
-    said = ["Yes", "No, there is not. Yes.", "yes, it is", "There is not any", "Yes.", "no"]
+    predictions = ["Yes", "No, there is not. Yes.", "yes, it is", "There is not any", "Yes.", "no"]
     right = ["yes", "yes", "no", "no", "Yes", "no"]
-    found = compute("pope", said, right, items=True)
-    # right: 1st, 4th, 5th, 6th; yes was said three times, twice rightly, of three there were
+    found = compute("pope", predictions, right, items=True)
+    # right: 1st, 4th, 5th, 6th; yes was answered three times, twice rightly, of three there were
     assert found["pope_accuracy_items"] == [1, 0, 0, 1, 1, 1]
     assert found["pope_accuracy"] == pytest.approx(4 / 6) and found["pope_yes"] == 0.5
     assert found["pope_f1"] == pytest.approx(2 * (2 / 3) * (2 / 3) / (4 / 3))

@@ -1,4 +1,4 @@
-"""What every metric module says of itself, and the words that answers are compared by."""
+"""The MetricInfo of every metric module, and the normal forms by which answers are compared."""
 
 import re
 import string
@@ -12,7 +12,7 @@ DIGITS = {
 }
 DIGITS["none"] = "0"
 PUNCTUATION = re.escape(string.punctuation.replace("'", ""))
-# a point or comma between digits belongs to a number, and an apostrophe to its word
+# a point or comma between digits is part of a number, and an apostrophe part of its word
 BETWEEN_WORDS = re.compile(rf"(?<!\d)[{PUNCTUATION}]|[{PUNCTUATION}](?!\d)")
 
 KINDS = {
@@ -42,6 +42,6 @@ def plain(text: str) -> str:
 
 
 def vqa_words(text: str) -> str:
-    """An answer as VQA compares it: no case, punctuation, articles or apostrophes, and digits for numbers."""
+    """An answer as VQA compares it: no case, punctuation, articles or apostrophes; numbers as digits."""
     words = BETWEEN_WORDS.sub(" ", text.lower()).replace("'", "").split()
     return " ".join(DIGITS.get(word, word) for word in words if word not in ARTICLES)

@@ -1,4 +1,4 @@
-"""How often an answer is one of the right ones, letter case and a final full stop aside."""
+"""How often an answer is one of the right ones, regardless of letter case and a final full stop."""
 
 import evaluate
 import numpy as np
@@ -7,12 +7,12 @@ from ._info import info, plain
 
 
 class ExactMatch(evaluate.Metric):
-    """Predictions: an answer; references: the answers that are right."""
+    """Predictions: an answer; references: the right answers."""
 
     def _info(self):
         return info("How often the answer is one of the right ones.", "text", "texts")
 
     def _compute(self, predictions, references, items=False):
         pairs = zip(predictions, references, strict=True)
-        scores = [float(plain(said) in {plain(a) for a in answers}) for said, answers in pairs]
+        scores = [float(plain(prediction) in {plain(a) for a in answers}) for prediction, answers in pairs]
         return {"exact_match": float(np.mean(scores))} | ({"exact_match_items": scores} if items else {})

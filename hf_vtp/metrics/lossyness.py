@@ -1,4 +1,4 @@
-"""What share of the unpruned quality is lost: 1 - pruned accuracy / baseline accuracy."""
+"""The share of the unpruned quality that is lost: 1 - pruned accuracy / baseline accuracy."""
 
 import evaluate
 import numpy as np
@@ -7,7 +7,7 @@ from ._info import info
 
 
 class Lossyness(evaluate.Metric):
-    """Predictions: every item's score when pruned; references: its score unpruned. Below 0 is a gain."""
+    """Predictions: the score of every item pruned; references: its score unpruned. Below 0 is a gain."""
 
     def _info(self):
         return info(

@@ -1,4 +1,4 @@
-"""Yes or no, as POPE asks whether an object is there: accuracy, F1 of yes, and how often yes is said."""
+"""POPE's questions whether an object is there: accuracy, F1 of yes, and the share of yes."""
 
 import re
 
@@ -10,7 +10,7 @@ from ._info import info
 
 
 def says_yes(text: str) -> bool:
-    """POPE's own rule: the first sentence says no where it has the word no or not, and yes otherwise."""
+    """POPE's own rule: an answer is no if its first sentence has the word no or not, and yes otherwise."""
     words = re.findall(r"[a-z']+", text.split(".")[0].lower())
     return not {"no", "not"} & set(words)
 
@@ -26,10 +26,10 @@ class Pope(evaluate.Metric):
         if wrong:
             raise ValueError(f"references must be 'yes' or 'no', not {wrong[0]!r}")
         right = np.array([r.strip().lower() == "yes" for r in references])
-        said = np.array([says_yes(text) for text in predictions])
+        answered = np.array([says_yes(text) for text in predictions])
         result = {
-            "pope_accuracy": float(accuracy_score(right, said)),
-            "pope_f1": float(f1_score(right, said, zero_division=0.0)),
-            "pope_yes": float(said.mean()),
+            "pope_accuracy": float(accuracy_score(right, answered)),
+            "pope_f1": float(f1_score(right, answered, zero_division=0.0)),
+            "pope_yes": float(answered.mean()),
         }
-        return result | ({"pope_accuracy_items": (right == said).astype(float).tolist()} if items else {})
+        return result | ({"pope_accuracy_items": (right == answered).astype(float).tolist()} if items else {})

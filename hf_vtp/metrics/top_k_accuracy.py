@@ -18,8 +18,8 @@ class TopKAccuracy(evaluate.Metric):
         result = {}
         for n in k:
             hits = (ranked[:, :n] == right[:, None]).any(axis=1)
-            said = np.where(hits, right, -1)  # no class has this id
-            result[f"top_{n}"] = float(accuracy_score(right, said))
+            predicted = np.where(hits, right, -1)  # no class has this id
+            result[f"top_{n}"] = float(accuracy_score(right, predicted))
             if items:
                 result[f"top_{n}_items"] = hits.astype(float).tolist()
         return result

@@ -1,4 +1,4 @@
-"""The soft accuracy of VQA: an answer that three people gave is right."""
+"""The soft accuracy of VQA: an answer that three people gave is fully right."""
 
 import evaluate
 import numpy as np
@@ -6,15 +6,15 @@ import numpy as np
 from ._info import info, vqa_words
 
 
-def soft(said: str, answers: list) -> float:
-    """Mean over the people left out of min(1, people among the others who said so / 3).
+def soft(prediction: str, answers: list) -> float:
+    """min(1, people with the same answer / 3), averaged over leaving out each person in turn.
 
-    Where fewer than three others answered, all of them have to agree; where there is one answer, it counts.
+    Where fewer than three others answered, all of them have to agree; a single answer counts by itself.
     """
     if len(answers) < 2:
-        return float(said in answers)
+        return float(prediction in answers)
     needed = min(3, len(answers) - 1)
-    same = [answer == said for answer in answers]
+    same = [answer == prediction for answer in answers]
     return float(np.mean([min(1.0, (sum(same) - own) / needed) for own in same]))
 
 
@@ -26,5 +26,8 @@ class VQAAccuracy(evaluate.Metric):
 
     def _compute(self, predictions, references, items=False):
         pairs = zip(predictions, references, strict=True)
-        scores = [soft(vqa_words(said), [vqa_words(a) for a in answers]) for said, answers in pairs]
+        scores = [
+            soft(vqa_words(prediction), [vqa_words(answer) for answer in answers])
+            for prediction, answers in pairs
+        ]
         return {"vqa_accuracy": float(np.mean(scores))} | ({"vqa_accuracy_items": scores} if items else {})

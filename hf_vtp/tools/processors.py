@@ -1,4 +1,4 @@
-"""Processors of Transformers, put together from their parts: as a whole many want torchvision for videos."""
+"""Processors of Transformers, put together from their parts: their own loading wants torchvision for videos."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -
     processor = getattr(processor, "image_processor", processor)
     if not hasattr(processor, "do_resize"):
         raise ValueError(f"{type(processor).__name__} is no image processor; give that of the model")
-    if has_frames(processor):  # Qwen: resized as a whole to whole merge units
+    if has_frames(processor):  # the picture is resized to full merge units, and nothing is cropped
         return 0.0, 0.0, float(size[0]), float(size[1])
     width, height = size
     left = top = 0.0

@@ -22,8 +22,8 @@ class Task:
     """One picture with one question, ready for a model however it is pruned.
 
     Attributes:
-        first: runs up to the first token, or of CLIP the image's embedding; this is timed and counted.
-        answer: the whole answer in words.
+        first: runs up to the first token, or CLIP's image embedding; this is timed and counted.
+        answer: returns the full answer in words.
     """
 
     first: Callable[[], object]

@@ -67,8 +67,8 @@ class Shown:
 class Session:
     """Models that many threads may ask at once.
 
-    `offered` is what visitors may name, and the model behind each name; None lets them name any. `testbed` is
-    the folder of the trained models, see `shipped_folder`.
+    `offered` has the names that visitors may choose, and the model of each; None lets them name any model.
+    `testbed` is the folder of the trained models, see `shipped_folder`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Session:
         testbed: str | Path | None = None,
     ):
         self.device, self.offered, self.testbed = torch.device(device), offered, testbed
-        # One for all: a model is pruned, run and read as a whole, and nobody else's run may fall in between.
+        # one for all: a model is pruned, run and read in one go, without another visitor's run in between
         self.lock = threading.Lock()
         self.models: OrderedDict[str, tuple[Loaded, bool]] = OrderedDict()
 

@@ -29,7 +29,7 @@ def embed_all(
     done = run.processes.gather(own, key=lambda one: one[0])
     broken = run.processes.gather(broken, key=int)
     if not done:
-        raise UsageError(f"no image is left of {data.source}")
+        raise UsageError(f"every image of {data.source} is broken")
     if run.processes.main:
         for index in broken:
             print(f"skipped row {index}: the image is broken", file=sys.stderr)

@@ -16,9 +16,9 @@ ROUNDS = 10  # timed batches of a row from which on its throughput is worth comp
 def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str) -> list[dict]:
     """For every metric, layer and method that is no baseline, each other row of that layer beside the method.
 
-    What a method has at another's throughput (`speed`) lies on the lines that join its own best rows, the
-    unpruned model's among them; a row that is faster than all of these is left out. One ratio is not one
-    speed: choosing and merging take time, too.
+    The quality of a method at another's throughput (`speed`) is read from the lines that join its own best
+    rows and the unpruned model's; a row that is faster than all of these is skipped. One ratio is not one
+    speed, because choosing and merging take time, too.
     """
     baselines, unpruned = (*BASELINES, DOWNSAMPLE), [row for row in rows if row["method"] == UNPRUNED]
     found = []

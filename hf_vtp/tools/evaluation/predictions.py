@@ -119,7 +119,7 @@ def locked(path: Path) -> BinaryIO:
 
 
 def _rows(file: Path, run: dict | None) -> list[dict]:
-    """The whole lines of a file; with `run`, the first one must be it. Raises UsageError for others."""
+    """The complete lines of a file; with `run`, the first must be it. Raises UsageError for other files."""
     try:
         lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     except OSError as error:

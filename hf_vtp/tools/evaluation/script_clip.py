@@ -119,7 +119,7 @@ def first_images(run: Run, data: ImageData) -> list[Image.Image]:
     good = (image for item in data if (image := decoded(item)) is not None)
     images = list(islice(good, run.args.batch_size))
     if not images:
-        raise UsageError(f"no image is left of {data.source}")
+        raise UsageError(f"every image of {data.source} is broken")
     return images
 
 

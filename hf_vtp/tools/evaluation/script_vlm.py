@@ -68,7 +68,7 @@ def evaluate(run: Run) -> None:
     skipped = [question.id for question in questions if question.index in broken]
     questions = [question for question in questions if question.index not in broken]
     if not questions:
-        raise UsageError(f"no image is left of {args.data}")
+        raise UsageError(f"every image of {args.data} is broken")
     order = [(case.name, question.id) for case in run.cases for question in questions]
     done = processes.on_main(lambda: predictions.merge(order))
     predictions.close()
