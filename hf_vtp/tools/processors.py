@@ -1,4 +1,4 @@
-"""Processors of Transformers, put together from their parts: their own loading wants torchvision for videos."""
+"""Processors of Transformers from their parts: loading them in one piece wants torchvision, for videos."""
 
 from __future__ import annotations
 
