@@ -167,8 +167,8 @@ def test_classifiers_weigh_absorbed_tokens(family, method):
     arguments = {**METHODS[method], "layer": 1, "keep_ratio": 0.25}
     with torch.no_grad():
         plain = model(**inputs, output_hidden_states=True)
-        with needs_masks(lambda: vtp(model, **arguments)):
-            found, stats = model(**inputs).logits, vtp_stats(model)
+        needs_masks(lambda: apply_vtp(model, **arguments))
+        found, stats = model(**inputs).logits, vtp_stats(model)
     tower = getattr(model, "vision_model", None) or getattr(model, family)
     norm = getattr(tower, "layernorm", torch.nn.Identity())
     (stage,), last = stats.stages, plain.hidden_states[-1]

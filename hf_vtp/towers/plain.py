@@ -203,7 +203,7 @@ class PlainTower(Tower):
             return args, kwargs
         rope = self.rope(args, kwargs)
         if rope is not None:
-            if narrowed.rope is None:
+            if narrowed.rope is None or rope[0].requires_grad:  # MLCD's is learned; layers are run again
                 full = self.num_prefix_tokens + math.prod(run.grids[0]) * self.cells.size
                 rope = states.narrow_rope(rope, self.index(run, narrowed), full)
                 narrowed.rope = tuple(self.row.rope(x) for x in rope)
