@@ -60,8 +60,6 @@ class PlainTower(Tower):
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
         self.own_configs = OwnConfigs(self)
         self.attention_mask = Argument(self.attention(self.layers[0]), "attention_mask")
-        if self.masks:
-            masks.check_taken(self)
 
     def attention(self, layer: nn.Module) -> nn.Module:
         """A layer's attention."""
@@ -236,11 +234,8 @@ class PlainTower(Tower):
         if self.masks and self.row.head:
             self.handles += pooling.attach(self, find(self.module, self.row.head))
         if self.masks and not self.mask.taken:  # such layers call their attention without a mask
-            for hooks in self.layer_hooks:
-                if hooks.previous_stage is not None:
-                    attention = self.attention(hooks.layer)
-                    handle = attention.register_forward_pre_hook(MaskAttention(self, hooks), with_kwargs=True)
-                    self.handles.append(handle)
+            later = [hooks for hooks in self.layer_hooks if hooks.previous_stage is not None]
+            self.handles += [MaskAttention(self, hooks).attach() for hooks in later]
 
     def bind(self, hooks: LayerHooks) -> None:
         if self.masks and hooks.previous_stage is not None:
