@@ -39,8 +39,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(capsys, monkeypatch):
-    return run_script("eval_clip", capsys, monkeypatch)
+def evaluate(capsys):
+    return run_script("eval_clip", capsys)
 
 
 def result_of(done):
