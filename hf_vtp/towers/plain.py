@@ -201,6 +201,8 @@ class PlainTower(Tower):
                 index = self.index(run, narrowed)
                 narrowed.rope = states.narrow_rope(rope, index, self.num_prefix_tokens)
             args, kwargs = self.position_embeddings.put(narrowed.rope, args, kwargs)
+        if not self.mask.taken:  # their attention is handed it
+            return args, kwargs
         return self.narrow_mask(run, narrowed, self.mask, args, kwargs)
 
     def narrow_mask(
