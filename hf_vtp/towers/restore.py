@@ -89,7 +89,7 @@ class Marked:
 
 
 def marked(run: Run, rows: Tensor, kept: Tensor) -> Tensor:
-    """Rows [..., D], NaN where not `kept` [...]; the run remembers whether there were NaN among the others."""
+    """Rows [..., D], NaN where not `kept` [...]; the run remembers whether any other was NaN before."""
     dropped = ~kept.to(rows.device).unsqueeze(-1)
     overflow = rows.masked_fill(dropped, 0).isnan().any()
     run.overflow = overflow if run.overflow is None else run.overflow | overflow
