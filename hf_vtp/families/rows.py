@@ -54,6 +54,11 @@ register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
 )
+register_tower("siglip_vision_model", TowerRow("encoder.layers", "self_attn", prefix=0))
+register_tower(
+    ("idefics3_vision", "smolvlm_vision"), TowerRow("encoder.layers", "self_attn", prefix=0, alone=False)
+)
+register_tower("internvl_vision", TowerRow("encoder.layer", "attention"))
 
 # Vision-language models: where their tower and projector are, from the module with get_image_features
 
@@ -71,3 +76,34 @@ register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", 
 register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))
+
+
+# Those whose projector makes one row of a cell of patches
+
+
+def cell_of_pooling(config: object) -> int:
+    """Patches along a side of what an average of patches is taken over."""
+    patches = config.vision_config.image_size // config.vision_config.patch_size
+    return patches // int(config.mm_tokens_per_image**0.5)
+
+
+register_family(
+    ("idefics3", "smolvlm"),
+    FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
+)
+register_family(
+    "internvl",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: round(1 / config.downsample_ratio),
+        tiles=True,
+    ),
+)
+register_family(
+    ("cohere2_vision", "aya_vision"),
+    FamilyRow(
+        "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
+    ),
+)
+register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))
