@@ -54,11 +54,6 @@ register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
 )
-register_tower("siglip_vision_model", TowerRow("encoder.layers", "self_attn", prefix=0))
-register_tower(
-    ("idefics3_vision", "smolvlm_vision"), TowerRow("encoder.layers", "self_attn", prefix=0, alone=False)
-)
-register_tower("internvl_vision", TowerRow("encoder.layer", "attention"))
 
 # Vision-language models: where their tower and projector are, from the module with get_image_features
 
@@ -72,6 +67,15 @@ def first_full_block(depth: int, module: nn.Module) -> int:
 # Projectors that work row by row
 register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
 register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family(  # its videos are pooled before the projector
+    "llava_next_video",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: config.spatial_pool_stride,
+        tiles=True,
+    ),
+)
 register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
 register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))

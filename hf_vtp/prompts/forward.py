@@ -13,6 +13,7 @@ from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
 from .reader import PromptReader, Reading, check_columns, put
+from .refusals import refuse_blocks
 
 
 @dataclass
@@ -113,6 +114,7 @@ class ShortPrompts(PromptReader):
         self.refuse(arguments)
         if memory is not None and not self.has_media(arguments):
             return (), self._go_on(arguments, memory)
+        refuse_blocks(arguments, self.cached(arguments))
         reading = call.reading = self.read(arguments, memory)
         short = self.short(arguments, self.columns(arguments), reading, 0, None)
         m = reading.rows.shape[1]
