@@ -14,6 +14,7 @@ from ..prompts.callbacks import MERGE, Generate, MergeLists
 from ..prompts.forward import Call
 from ..prompts.generate import Generates
 from ..prompts.reader import Encoded
+from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
@@ -76,6 +77,7 @@ class PlaceholderModel(Generates, Adapter):
         taken = {name for names in self.taken.values() for name in names}
         self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
         self.cache_name = cache_name(self.inner)
+        self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
         super().__init__(model, config)
@@ -99,6 +101,7 @@ class PlaceholderModel(Generates, Adapter):
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
+            *self.windows.attach(),
         ]
         if self.row.projector and not isinstance(self.tower, Features):
             self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()

@@ -18,6 +18,7 @@ from .condense import Condensed, Memory, condense, plain_memory
 from .positions import Positions
 from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
 from .text import Text
+from .windows import Windows
 
 
 @dataclass
@@ -57,6 +58,7 @@ class PromptReader(Positions):
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
+    windows: Windows
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -182,8 +184,9 @@ class PromptReader(Positions):
         return where
 
     def check_length(self, columns: int) -> None:
-        """Raise NotImplementedError for more full columns than every language model layer attends to."""
-        refuse_beyond_window(columns, smallest_window(self.model))
+        """Raise NotImplementedError for more columns than layers attend to that cannot count full ones."""
+        if not self.windows.count_full_columns():
+            refuse_beyond_window(columns, smallest_window(self.model))
 
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:
