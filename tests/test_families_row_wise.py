@@ -6,7 +6,7 @@ from vlm_families import Pair
 
 HOW = dict(method="qk_topk", layer=0, keep_ratio=0.5)
 TEXT = torch.tensor([[7, 8, 9], [9, 8, 7]])
-FAMILIES = ["llava"]
+FAMILIES = ["llava", "vipllava", "llava_next", "paligemma", "deepseek_vl", "janus"]
 
 
 @pytest.fixture(params=FAMILIES, scope="module")

@@ -153,8 +153,9 @@ class Pair:
                     self.twin(**inputs)
             finally:
                 handle.remove()
-        n = inputs["input_ids"].shape[1]
-        return torch.arange(n).expand_as(inputs["input_ids"]) if seen[0] is None else seen[0]
+        shape = inputs["input_ids"].shape
+        positions = torch.arange(shape[1])[None] if seen[0] is None else seen[0]
+        return positions.expand(*positions.shape[:-2], *shape)
 
     @torch.no_grad()
     def expected_logits(self, prompt):

@@ -107,7 +107,7 @@ class ShortPrompts(PromptReader):
             call.columns = call.memory if continues else None
             if (call.pending is None and call.shift is None) or not continues:
                 return None
-            return args, self._feed_chunk(call, dict(kwargs))
+            return (), self._feed_chunk(call, named(module, args, kwargs))
         call.reading = call.columns = None
         arguments = named(module, args, kwargs) if args else kwargs
         arguments = with_cache_named(self.cache_name, arguments)
