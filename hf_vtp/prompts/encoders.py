@@ -8,6 +8,8 @@ import inspect
 
 from torch import Tensor
 
+from .callbacks import by_name
+
 
 class Encoder:
     """Stands in for `get_image_features`, or that of videos, of the module that puts features into the prompt.
@@ -25,12 +27,17 @@ class Encoder:
         inner = self.adapter.inner  # on demand, see Generate; `generate` goes by the names in it
         return inspect.signature(functools.partial(getattr(type(inner), self.name), inner))
 
+    @property
+    def waiting(self) -> list:
+        """What the forward in progress is to get instead of what the encoder gives, call after call."""
+        return self.adapter.call.serve.get(self.name, [])
+
     def __call__(self, *args, **kwargs):
-        waiting = self.adapter.call.serve.get(self.name)
-        if waiting:
-            return waiting.pop(0)
-        output = getattr(type(self.adapter.inner), self.name)(self.adapter.inner, *args, **kwargs)
-        self.adapter.count(self.name, output)
+        if self.waiting:
+            return self.waiting.pop(0)
+        original = functools.partial(getattr(type(self.adapter.inner), self.name), self.adapter.inner)
+        output = original(*args, **kwargs)
+        self.adapter.count(self.name, output, by_name(original, args, kwargs))
         return output
 
 
