@@ -35,7 +35,7 @@ def refuse_packed(arguments: dict, attention: str, cache: object) -> None:
     if not given and positions is not None and cache is None and (mask is None or "flash" in attention):
         rows = positions if positions.dim() == 2 else positions[0]  # m-RoPE: of text, or of time
         steps = rows[:, 1:] - rows[:, :-1]
-        # rows of m-RoPE stand still within an image, and leap behind it
+        # rows of m-RoPE stand still within an image, and leap after it
         restarts = steps < 0 if positions.dim() == 3 and len(positions) == 3 else steps != 1
         if mask is not None and mask.shape == rows.shape:
             restarts = restarts & (mask[:, 1:] != 0) & (mask[:, :-1] != 0)
@@ -56,7 +56,7 @@ def smallest_window(model: nn.Module) -> int | None:
 
 
 def refuse_beyond_window(columns: int, window: int | None) -> None:
-    """A prompt longer than what a layer attends to, since the layer would count the columns that are left."""
+    """A prompt longer than what a layer attends to, since the layer would count the condensed columns."""
     if window is not None and columns > window:
         raise NotImplementedError(
             f"the language model has layers that attend to {window} columns only, and this prompt with what "
