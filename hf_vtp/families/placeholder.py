@@ -34,6 +34,7 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
 }
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
+STRATEGY = "vision_feature_select_strategy"
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
 ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
@@ -71,7 +72,7 @@ class PlaceholderModel(Generates, Adapter):
     reads_text = True
 
     def __init__(self, row: FamilyRow, model: nn.Module, config: VTPConfig):
-        self.row = row
+        self.row, self.first_position = row, row.first_position
         self.inner = merging(model)
         found = media_of(model)
         self.media = {pixels: token for pixels, (token, _) in found.items()}
@@ -133,10 +134,12 @@ class PlaceholderModel(Generates, Adapter):
                 continue
             if self.tower.call.text is not None:
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
-            given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
-            given = {k: self.on_device(x) for k, x in given.items() if k not in self.media}
+            given = {
+                k: self.on_device(arguments[k]) for k in self.taken[encoder] if arguments.get(k) is not None
+            }
+            pixels = self.on_device(arguments[name])  # by position: its name differs between releases
             function = getattr(self.inner, encoder)
-            output = function(self.on_device(arguments[name]), **given, **as_fields(function))
+            output = function(pixels, **given, **as_fields(function))
             encoded[name] = self.kept_of(name, output, arguments)
             runs.append(self.tower.call.last)
         self.runs = runs
@@ -210,7 +213,8 @@ class PlaceholderModel(Generates, Adapter):
         tokens = [getattr(self.model.config, attribute) for attribute in self.media.values()]
         filler = next(i for i in range(len(tokens) + 1) if i not in tokens)
         stray = (rows.to(ids.device) < 0) & torch.isin(ids, ids.new_tensor(tokens))  # stands for padding
-        return {**given, "input_ids": ids.masked_fill(stray, filler)}
+        encoded = {name: None for name in ENCODED if name in parameters(type(self.inner).forward)}
+        return {**given, **encoded, "input_ids": ids.masked_fill(stray, filler)}
 
     def ended(self, module: nn.Module) -> None:
         """Raise RuntimeError if a forward went on without the features it was to get."""
@@ -228,14 +232,22 @@ class PlaceholderModel(Generates, Adapter):
         for name in self.media:
             grids = self.tower.input_grids(name, arguments)
             if grids is not None:
-                prefix = self.tower.num_prefix_tokens if self.reads_prefix(arguments) else 0
-                found[name] = [prefix + count for count in self.tower.counts(grids)]
+                rows = self.prefix_rows(arguments)
+                found[name] = [rows + count for count in self.tower.counts(grids)]
         return found
 
-    def reads_prefix(self, arguments: dict) -> bool:
-        """Whether prefix tokens go to the language model, where a config or a call says so."""
-        name = "vision_feature_select_strategy"
-        return (arguments.get(name) or getattr(self.model.config, name, None)) == "full"
+    def prefix_rows(self, arguments: dict) -> int:
+        """Prefix tokens that go to the language model: all but the first, or all where somebody says so.
+
+        Raises ValueError where the first token would be skipped and is a patch.
+        """
+        strategy = arguments.get(STRATEGY) or getattr(self.model.config, STRATEGY, None)
+        prefix = self.tower.num_prefix_tokens
+        if strategy == "default" and prefix == 0:
+            raise ValueError(
+                f"{STRATEGY}='default' skips the first patch of a tower without a [CLS] token; use 'full'"
+            )
+        return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
         if self.after_features:
@@ -259,9 +271,9 @@ class PlaceholderModel(Generates, Adapter):
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
-    """Arguments of a model's forward that it hands on to an encoder."""
+    """Arguments of a model's forward that it hands on to an encoder, beside the pixels."""
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
-    names = [name for name in parameters(function)[1:] if name not in ("kwargs", "return_dict")]
+    names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
 
 

@@ -25,5 +25,10 @@ def first_full_block(depth: int, module: nn.Module) -> int:
     return min(full, default=depth // 4)
 
 
-register_family("llava", FamilyRow("vision_tower", "multi_modal_projector"))
+# Projectors that work row by row
+register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
+register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
+register_tower("janus_vision_model", TowerRow("encoder.layers", "self_attn", prefix=0, alone=False))
+register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))

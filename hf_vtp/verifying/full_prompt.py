@@ -65,7 +65,8 @@ def forward_positions(case: Case) -> Tensor:
     with before(case.inner.language_model, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
-    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if seen[0] is None else seen[0]
+    positions = torch.arange(ids.shape[1], device=ids.device)[None] if seen[0] is None else seen[0]
+    return positions.expand(*positions.shape[:-2], *ids.shape)
 
 
 def generate_positions(case: Case) -> Tensor:
