@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Call:
     columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
+    # by encoder's name, what the forward in progress is to get of it, and has not asked for yet
+    serve: dict[str, list] = field(default_factory=dict)
 
 
 class ShortPrompts(PromptReader):
@@ -92,7 +94,14 @@ class ShortPrompts(PromptReader):
         if kwargs.get("attention_mask") is None:  # explicit: gaps in positions would be read as packed
             shape = batch, self.cached(kwargs) + n
             kwargs["attention_mask"] = torch.ones(shape, dtype=torch.long, device=ids.device)
-        return kwargs | {
+        return kwargs | self.with_features(ids, rows, pending)
+
+    def ended(self, module: nn.Module) -> None:
+        """Called after each forward."""
+
+    def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
+        """What a forward is handed so that columns [B, n] with a row of features hold it, -1 for text."""
+        return {
             "input_ids": None,
             "inputs_embeds": put(self.embed(ids, rows), rows, pending.features),
             **self.beside_embeds(ids, rows),
@@ -100,6 +109,7 @@ class ShortPrompts(PromptReader):
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
+        call.serve = {}  # of a forward that came to no end
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given
@@ -163,6 +173,7 @@ class ShortPrompts(PromptReader):
 
     def _after(self, module: nn.Module, args: tuple, output):
         reading, self.call.reading, self.call.columns = self.call.reading, None, None
+        self.ended(module)
         if reading is None:
             return None
         for value in output if isinstance(output, tuple) else output.values():
