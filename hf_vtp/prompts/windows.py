@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_masks_for_generate
 
-from ..towers.rows import find
 from .refusals import smallest_window
 
 SLIDING = "sliding_attention"
 KINDS = {SLIDING, "full_attention"}  # of layers; windows of others are counted otherwise
 TAKES_PAIRS = ("eager", "sdpa")  # attention whose mask is one of pairs of columns
-LANGUAGE = "language_model|text_model"
 
 
 class Windows:
@@ -27,13 +25,12 @@ class Windows:
 
     def __init__(self, adapter):
         self.adapter = adapter
-        self.module = find(adapter.inner, LANGUAGE)
 
     def count_full_columns(self) -> bool:
         """Whether windows can be counted in full columns for this model as it is now."""
         model, config = self.adapter.model, self.adapter.model.config.get_text_config()
         return (
-            self.module is not None
+            self.adapter.language is not None
             and self.adapter.inner is not model  # whose class knows how image blocks and windows go together
             and KINDS.issuperset(getattr(config, "layer_types", None) or KINDS)
             and getattr(config, "attention_chunk_size", None) is None
@@ -41,9 +38,9 @@ class Windows:
         )
 
     def attach(self) -> list:
-        if self.module is None or smallest_window(self.adapter.model) is None:
+        if self.adapter.language is None or smallest_window(self.adapter.model) is None:
             return []
-        return [self.module.register_forward_pre_hook(self, with_kwargs=True)]
+        return [self.adapter.language.register_forward_pre_hook(self, with_kwargs=True)]
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         memory, window = self.adapter.call.columns, smallest_window(self.adapter.model)
