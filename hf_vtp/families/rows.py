@@ -67,6 +67,15 @@ def first_full_block(depth: int, module: nn.Module) -> int:
 # Projectors that work row by row
 register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
 register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family(  # its videos are pooled before the projector
+    "llava_next_video",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: config.spatial_pool_stride,
+        tiles=True,
+    ),
+)
 register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
 register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))

@@ -13,6 +13,7 @@ from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
 from .reader import PromptReader, Reading, check_columns, put
+from .refusals import refuse_blocks
 
 
 @dataclass
@@ -128,6 +129,7 @@ class ShortPrompts(PromptReader):
         if memory is not None and not self.has_media(arguments):
             call.columns = memory
             return (), self._go_on(arguments, memory)
+        refuse_blocks(arguments, self.cached(arguments))
         reading = call.reading = self.read(arguments, memory)
         call.columns = reading.memory
         short = self.short(arguments, self.columns(arguments), reading, 0, None)

@@ -17,7 +17,14 @@ from ..pruning.tokens import take
 from ..towers.tower import Tower
 from .condense import Condensed, Memory, condense, plain_memory
 from .positions import Positions
-from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
+from .refusals import (
+    refuse_beyond_window,
+    refuse_encoded,
+    refuse_masks,
+    refuse_packed,
+    refuse_without_types,
+    smallest_window,
+)
 from .text import Text
 from .windows import Windows
 
@@ -249,6 +256,8 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        if self.has_media(arguments) and not self.cached(arguments):
+            refuse_without_types(self.model, arguments)
 
 
 def of_ints(mask: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class PlainTower(Tower):
         if self.masks and not self.mask.taken and not self.attention_mask.taken:
             raise ValueError(
                 f"{type(module).__name__} of this Transformers takes no attention mask, and method "
-                f"{config.method!r} needs one; install a newer Transformers, or choose a method that drops an "
-                "exact number of tokens, as 'qk_topk' does"
+                f"{config.method!r} needs one; install a newer Transformers, or choose a method that drops "
+                "an exact number of tokens, as 'qk_topk' does"
             )
 
     def attention(self, layer: nn.Module) -> nn.Module:

@@ -54,15 +54,21 @@ class Restore:
     def mark_cells(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The projector's rows [..., cells, D], NaN where a cell was dropped.
 
-        It is called with all images or with one after the other, with an axis of images or without.
+        It is called with all images or with one after the other, with an axis of images or without. One that
+        makes a row of each patch is called with all of them, [B, patches, D].
         """
         run, call = self.tower.call.last, self.marked.now
         if run is None or self.tower.kept(run) is None:
             return None
+        kept, cells = self.tower.kept(run), self.tower.cells
+        if output.shape[:-1] == (len(kept), kept.shape[1] * cells.size):
+            grid = kept.unflatten(1, run.grids[0])  # [B, frames, rows, columns]
+            patches = grid.repeat_interleave(cells.side, dim=2).repeat_interleave(cells.side, dim=3)
+            return marked(run, output, patches.flatten(1))
         if call.run is not run:
             call.run, call.rows = run, 0
         rows = output.flatten(0, -2)
-        kept = self.tower.kept(run).flatten()[call.rows : call.rows + len(rows)]
+        kept = kept.flatten()[call.rows : call.rows + len(rows)]
         call.rows += len(rows)
         return marked(run, rows, kept).view_as(output) if len(kept) else None
 
