@@ -140,6 +140,8 @@ class FullPlain(FullTower):
     def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
         given = signature(type(self.tower.module).forward).bind(None, *args, **kwargs).arguments
         pixels, shapes = given["pixel_values"], given.get("spatial_shapes")
+        if given.get("patch_attention_mask") is not None:  # a group is padding where its representative is
+            self.replicates = False
         prefix = self.tower.num_prefix_tokens
         if shapes is None:
             patch = self.tower.module.config.patch_size
