@@ -56,7 +56,7 @@ class Generates(ShortPrompts):
         dropped = n - short[texts[0]].shape[1]
         short = shorten(short, self.model.generation_config, dropped)
         pending = None if "inputs_embeds" in given else reading
-        call = Call(True, pending, self.carried_shift(reading.shift), full)
+        call = Call(True, pending, self.carried_shift(reading.shift), full, memory=reading.memory)
         with self.a_call(call):
             output = original(**short)
         if pending is not None and not call.fed:

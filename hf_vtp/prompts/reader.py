@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from ..config import VTPConfig
@@ -25,6 +26,7 @@ from .refusals import (
     smallest_window,
 )
 from .text import Text
+from .windows import Windows
 
 
 @dataclass
@@ -33,13 +35,15 @@ class Encoded:
 
     kept: Tensor  # bool [placeholders] which of them stay
     output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
+    given: object = None  # what the encoder returned
 
     @classmethod
     def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:
         """The encoder's output with only these rows of each image."""
-        output = copy.copy(output)
+        given = output
+        output = copy.copy(output) if isinstance(output, ModelOutput) else BaseModelOutputWithPooling()
         output.pooler_output = rows
-        return cls(kept, output)
+        return cls(kept, output, given)
 
 
 @dataclass
@@ -51,9 +55,10 @@ class Reading:
     features: Tensor  # [T, D] of what was kept
     memory: Memory  # to be left on the cache
     media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
-    shift: (
-        Tensor | None
-    )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
+    # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
+    shift: Tensor | None
+    encoded: dict[str, Encoded]  # by argument with pixels
+    arguments: dict  # of the call, those that speak of pixels
     offset: int = 0  # columns that `generate` has read so far
 
 
@@ -64,6 +69,7 @@ class PromptReader(Positions):
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
+    windows: Windows
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -86,8 +92,9 @@ class PromptReader(Positions):
     ) -> Text:
         """The text of a call's new columns, whose mask is [B, n]; `media` as of `tokens_per_image`."""
         is_text, rows = mask != 0, {}
+        for where in placeholders.values():
+            is_text = is_text & ~where
         for name, counts in media.items():
-            is_text = is_text & ~placeholders[name]
             row = torch.nonzero(placeholders[name])[:, 0]
             rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
         index = places(is_text)
@@ -165,6 +172,8 @@ class PromptReader(Positions):
             memory.then(prompt, n),
             {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
+            encoded,
+            {name: arguments[name] for name in self.media_names(arguments)},
         )
 
     def positions_of(
@@ -192,8 +201,9 @@ class PromptReader(Positions):
         return where
 
     def check_length(self, columns: int) -> None:
-        """Raise NotImplementedError for more full columns than every language model layer attends to."""
-        refuse_beyond_window(columns, smallest_window(self.model))
+        """Raise NotImplementedError for more columns than layers attend to that cannot count full ones."""
+        if not self.windows.count_full_columns():
+            refuse_beyond_window(columns, smallest_window(self.model))
 
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:

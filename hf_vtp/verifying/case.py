@@ -45,6 +45,7 @@ class Seen:
     last_layer: Tensor | None = None  # [B, P + N, D] of a tower without a language model
     stats: VTPStats | None = None
     num_images: list[int] = field(default_factory=list)  # of the tower's, by encoding; tiles are several
+    served: list[Tensor] = field(default_factory=list)  # [K, D] by encoding, what was kept after the features
     # by stage, the output of its layer in each run of the tower; only where it cannot be worked out
     contents: dict[int, list[Tensor]] = field(default_factory=dict)
 
@@ -126,10 +127,10 @@ class Case:
 
     def look(self, inputs: dict) -> Seen:
         """A forward of the model as it is now."""
-        hidden: list = []
+        hidden, served = [], []
         with ExitStack() as stack:
             if self.prompted:
-                encodings = stack.enter_context(recording(self.adapter))
+                encodings = stack.enter_context(recording(self.adapter, inputs, served))
                 module = self.inner
             else:
                 encodings, module = [], self.tower.layers[-1]
@@ -141,7 +142,7 @@ class Case:
         outputs = {"hidden states": hidden[-1].last_hidden_state}
         if self.model is not self.inner:
             outputs["logits"] = output.logits
-        return Seen(outputs, encodings)
+        return Seen(outputs, encodings, served=served)
 
     def features(self, seen: Seen) -> list[Tensor]:
         """Of each image what a language model is given, or else the last layer's output, [T, D]."""
@@ -178,6 +179,8 @@ class Case:
 
     def kept_features(self, seen: Seen) -> list[Tensor]:
         """The rows of each image that the pruned model kept, [K, D]; padding and marks left out."""
+        if seen.served:
+            return list(torch.cat(seen.served).split(seen.stats.num_kept))
         pairs = zip(self.features(seen), self.kept(seen), strict=True)
         if not self.prompted:
             return [rows[: len(keep)] for rows, keep in pairs]
@@ -205,23 +208,34 @@ def before(module: nn.Module, hook: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
-    """The calls of a model's encoders inside a `with` block, in order."""
-    inner, encoders, calls = adapter.inner, adapter.encoders, []
+def recording(adapter: PlaceholderModel, inputs: dict, served: list[Tensor]) -> Iterator[list[Encoding]]:
+    """The calls of a model's encoders inside a `with` block, in order.
 
-    def recorder(pixels: str, name: str) -> Callable:
+    What a forward is handed in place of an encoder's features goes to `served`.
+    """
+    inner, encoders, calls = adapter.inner, adapter.encoders, []
+    given = [pixels for pixels in encoders if inputs.get(pixels) is not None]
+
+    def recorder(name: str) -> Callable:
         original = getattr(inner, name)
+        order = [pixels for pixels in given if encoders[pixels] == name]
 
         @functools.wraps(original)
         def call(*args, **kwargs):
+            replaced = bool(getattr(original, "waiting", ()))  # the forward asks, after the encoder was run
             output = original(*args, **kwargs)
-            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, features_of(output)))
+            if replaced:
+                served.append(torch.cat(features_of(output)))
+                return output
+            pixels = order.pop(0) if len(order) > 1 else order[0]
+            rows = adapter.images_of(pixels, output, inputs)[0]
+            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, rows))
             return output
 
         return call
 
     own = {name: vars(inner)[name] for name in encoders.values() if name in vars(inner)}
-    vars(inner).update({name: recorder(pixels, name) for pixels, name in encoders.items()})
+    vars(inner).update({name: recorder(name) for name in encoders.values()})
     try:
         yield calls
     finally:

@@ -70,8 +70,8 @@ def prompt_rounding(case: Measured) -> Outcome:
 
 def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
-    reference = full_prompt(case, case.positions)
-    seen, alive = case.look(reference).outputs, reference["attention_mask"]
+    with full_prompt(case, case.positions) as reference:
+        seen, alive = case.look(reference).outputs, reference["attention_mask"]
     expected = shown(seen["hidden states"], alive)
     text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
@@ -95,10 +95,10 @@ def generate(case: Measured) -> Outcome:
     ids, new = case.inputs["input_ids"], case.max_new_tokens
     if any((ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()):
         raise NotApplicable("a row ends in a placeholder, and the reference needs a word to go on from")
-    reference = full_prompt(case, generate_positions(case))
+    with full_prompt(case, generate_positions(case)) as reference:
+        expected, expected_logits = greedy_by_hand(case, reference, new)
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
-    expected, expected_logits = greedy_by_hand(case, reference, new)
     if sequences.shape[1] != ids.shape[1] + new or not torch.equal(sequences[:, : ids.shape[1]], ids):
         return Outcome(Difference(), 0.0, "what generate returned does not begin with the whole prompt")
     tokens = sequences[:, -new:]

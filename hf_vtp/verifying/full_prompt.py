@@ -5,11 +5,16 @@ Positions are those that the unpruned model itself gave to the full prompt.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
 from ..names import cache_in, cache_name
+from ..prompts.encoders import in_form
 from .case import Case, before
 
 NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
@@ -34,9 +39,13 @@ def other_columns(case: Case) -> dict[str, Tensor]:
     return {k: x for k, x in case.adapter.columns(case.inputs).items() if k != "input_ids"}
 
 
-def full_prompt(case: Case, positions: Tensor) -> dict[str, Tensor]:
-    """Arguments of a forward of the unpruned model; `positions` [..., B, n] are those of the full prompt."""
-    ids, alive, embeds = case.inputs["input_ids"], full_mask(case).clone(), embedded(case)
+@contextmanager
+def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Arguments of a forward of the unpruned model; `positions` [..., B, n] are those of the full prompt.
+
+    Inside the `with` block encoders give what the arguments cannot hold.
+    """
+    ids, alive, features = case.inputs["input_ids"], full_mask(case).clone(), []
     images = zip(
         case.features(case.pruned), case.kept(case.pruned), case.kept_features(case.pruned), strict=True
     )
@@ -49,20 +58,60 @@ def full_prompt(case: Case, positions: Tensor) -> dict[str, Tensor]:
             start += len(whole)
             dropped = torch.ones(len(own), dtype=torch.bool, device=own.device)
             dropped[keep.to(own.device)] = False
-            embeds[own[~dropped][:, 0], own[~dropped][:, 1]] = rows.to(embeds.device, embeds.dtype)
-            embeds[own[dropped][:, 0], own[dropped][:, 1]] = NEVER_SEEN
             alive[own[dropped][:, 0], own[dropped][:, 1]] = 0
+            features.append(torch.full_like(whole, NEVER_SEEN).index_copy(0, keep.to(rows.device), rows))
     if case.config.positions == "compact":
         first = positions.amin()  # not every model counts from 0
         positions = ((alive.long().cumsum(dim=-1) - 1).clamp(min=0) + first).expand_as(positions)
-    told = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
-    return {"inputs_embeds": embeds, **told}
+    columns = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
+    with holding(case, features) as prompt:
+        yield {**prompt, **columns}
+
+
+@contextmanager
+def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Arguments for a prompt whose images are these features, [T, D] each: embeddings [B, n, D], or its ids.
+
+    Ids where a model is pruned after its features, since it may read more of them than embeddings say; in the
+    `with` block its encoders then give those features.
+    """
+    parts, start = {}, 0
+    for encoding in case.baseline.encodings:
+        rows = features[start : start + len(encoding.features)]
+        start += len(rows)
+        parts[encoding.pixels] = encoding, torch.cat(rows)
+    ids, inner = case.inputs["input_ids"], case.inner
+    if not case.adapter.after_features:
+        embeds = embedded(case)
+        for encoding, rows in parts.values():
+            where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
+            embeds[where[:, 0], where[:, 1]] = rows.to(embeds.device, embeds.dtype)
+        yield {"inputs_embeds": embeds}
+        return
+
+    def giving(name: str) -> Callable:
+        original = getattr(inner, name)
+        waiting = [rows for encoding, rows in parts.values() if encoding.encoder == name]
+
+        @functools.wraps(original)
+        def call(*args, **kwargs):
+            return in_form(original(*args, **kwargs), waiting.pop(0))
+
+        return call
+
+    names = {encoding.encoder for encoding, _ in parts.values()}
+    vars(inner).update({name: giving(name) for name in names})
+    try:
+        yield {"input_ids": ids, **{k: case.inputs[k] for k in case.adapter.media_names(case.inputs)}}
+    finally:
+        for name in names:
+            vars(inner).pop(name)
 
 
 def forward_positions(case: Case) -> Tensor:
     """The positions that the unpruned model's forward gives to the full prompt, [..., B, n]."""
     seen: list = []
-    with before(case.inner.language_model, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
+    with before(case.adapter.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
     positions = torch.arange(ids.shape[1], device=ids.device)[None] if seen[0] is None else seen[0]
@@ -142,13 +191,10 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
 
     Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
     """
-    ids, mask, embeds, start = case.inputs["input_ids"], full_mask(case), embedded(case), 0
-    for encoding in case.baseline.encodings:
-        where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
-        rows = torch.cat(features[start : start + len(encoding.features)])
-        start += len(encoding.features)
-        embeds[where[:, 0], where[:, 1]] = rows.to(embeds.device, embeds.dtype)
-    columns = {"attention_mask": mask, "position_ids": positions, **other_columns(case)}
-    widened = {name: torch.nn.functional.pad(x, (pad, 0)) for name, x in columns.items()}
-    widened["inputs_embeds"] = torch.nn.functional.pad(embeds, (0, 0, pad, 0))
-    return case.look(widened).outputs["hidden states"][:, pad:]
+    columns = {"attention_mask": full_mask(case), "position_ids": positions, **other_columns(case)}
+    with holding(case, features) as prompt:
+        ends = {name: (0, 0) if name == "inputs_embeds" else () for name in ("inputs_embeds", "input_ids")}
+        texts = {name: (*end, pad, 0) for name, end in ends.items() if name in prompt}
+        widened = {**prompt, **{k: torch.nn.functional.pad(prompt[k], by) for k, by in texts.items()}}
+        widened |= {name: torch.nn.functional.pad(x, (pad, 0)) for name, x in columns.items()}
+        return case.look(widened).outputs["hidden states"][:, pad:]

@@ -61,7 +61,8 @@ def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
     """The output of a stage's layer as the rows [rows, D] of what is left, image after image."""
     if states.dim() == 2:  # packed: there is none
         return states
-    counts = [case.tower.num_prefix_tokens + len(keep) for keep in stage.keep_indices]
+    prefix, size = case.tower.num_prefix_tokens, case.tower.cells.size
+    counts = [prefix + len(keep) * size for keep in stage.keep_indices]
     return torch.cat([rows[:count] for rows, count in zip(states, counts, strict=True)])
 
 
