@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,15 +12,18 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
+from ..prompts.encoders import Encoder, in_form
 from ..prompts.forward import Call
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded
+from ..prompts.reader import Encoded, Reading
+from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
+from ..towers.feature_grids import images_of
 from ..towers.features import Features
 from ..towers.restore import Restore
-from ..towers.rows import find
+from ..towers.rows import Grid, find
 from ..towers.tower import Tower
 from .base import Adapter
 from .read_states import last_layer_read
@@ -30,6 +34,9 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
     "video": ("video_token_id", "video_token_index"),
 }
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+ENCODER = "get_image_features"
+STRATEGY = "vision_feature_select_strategy"
+LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
 ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
@@ -37,17 +44,17 @@ ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 def merging(model: nn.Module) -> nn.Module:
     """The module of a model that puts features into the prompt."""
     inner = getattr(model, "model", None)
-    return inner if hasattr(inner, "get_image_features") else model
+    return inner if hasattr(inner, ENCODER) else model
 
 
 def media_of(model: nn.Module) -> dict[str, tuple[str, str]]:
     """By argument with pixels, the config's attribute with the placeholder's id and the encoder's name."""
     inner, found = merging(model), {}
     for medium, attributes in TOKENS.items():
-        encoder = f"get_{medium}_features"
         named = [name for name in attributes if getattr(model.config, name, None) is not None]
-        if named and hasattr(inner, encoder):
-            found[PIXELS[medium]] = (named[0], encoder)
+        encoders = [name for name in (f"get_{medium}_features", ENCODER) if hasattr(inner, name)]
+        if named and encoders and PIXELS[medium] in parameters(type(inner).forward):
+            found[PIXELS[medium]] = (named[0], encoders[0])  # some read videos as images
     return found
 
 
@@ -67,7 +74,7 @@ class PlaceholderModel(Generates, Adapter):
     reads_text = True
 
     def __init__(self, row: FamilyRow, model: nn.Module, config: VTPConfig):
-        self.row = row
+        self.row, self.first_position = row, row.first_position
         self.inner = merging(model)
         found = media_of(model)
         self.media = {pixels: token for pixels, (token, _) in found.items()}
@@ -76,8 +83,11 @@ class PlaceholderModel(Generates, Adapter):
         taken = {name for names in self.taken.values() for name in names}
         self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
         self.cache_name = cache_name(self.inner)
+        self.language = find(self.inner, LANGUAGE)
+        self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
+        self.counted: list[str] = []  # arguments whose features were counted since a forward ended
         super().__init__(model, config)
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
@@ -96,11 +106,14 @@ class PlaceholderModel(Generates, Adapter):
 
     def attach(self) -> None:
         super().attach()
+        if self.after_features:
+            vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
+            *self.windows.attach(),
         ]
-        if self.row.projector and not isinstance(self.tower, Features):
+        if self.row.projector and not self.after_features:
             self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()
         if hasattr(type(self.model), "generate"):
             self.model.generate = Generate(self)
@@ -108,13 +121,15 @@ class PlaceholderModel(Generates, Adapter):
 
     def detach(self) -> None:
         super().detach()
+        for name in self.encoders.values() if self.after_features else ():
+            vars(self.inner).pop(name, None)
         for name in ("generate", MERGE):
             vars(self.model).pop(name, None)
         self.calls = PerThread(Call)
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
-        if not isinstance(self.tower, Features):
+        if not self.after_features:
             last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
 
     def encode(self, arguments: dict) -> dict[str, Encoded]:
@@ -124,22 +139,28 @@ class PlaceholderModel(Generates, Adapter):
                 continue
             if self.tower.call.text is not None:
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
-            given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
-            given = {k: self.on_device(x) for k, x in given.items()}
-            output = getattr(self.inner, encoder)(**given, return_dict=True)
-            rows = features_of(output)
-            encoded[name] = self.kept_of(name, output, rows, arguments)
+            given = {
+                k: self.on_device(arguments[k]) for k in self.taken[encoder] if arguments.get(k) is not None
+            }
+            pixels = self.on_device(arguments[name])  # by position: its name differs between releases
+            function = getattr(self.inner, encoder)
+            output = function(pixels, **given, **as_fields(function))
+            encoded[name] = self.kept_of(name, output, arguments)
             runs.append(self.tower.call.last)
         self.runs = runs
         return encoded
 
-    def kept_of(self, name: str, output: object, rows: list[Tensor], arguments: dict) -> Encoded:
+    def kept_of(self, name: str, output: object, arguments: dict) -> Encoded:
         """What stays of the features of each image, [T, D]; in the tower dropped ones are NaN."""
-        if isinstance(self.tower, Features):
+        if self.after_features:
+            rows, grids = self.images_of(name, output, arguments)
+            where = self.placeholders(arguments.get("input_ids"), arguments.get("inputs_embeds"))[name]
+            self.check_placeholders(name, int(where.sum()), sum(map(len, rows)))
             if "text" in self.tower.needs:
                 around = self.tower.call.text_around({name: [len(row) for row in rows]})
                 self.tower.call.text = replace(around, medium=name)
-            return Encoded.of(output, *self.tower.keep(rows, self.grids_after(name, rows, arguments)))
+            return Encoded.of(output, *self.tower.keep(rows, grids))
+        rows = features_of(output)
         run = self.tower.call.last
         marked = [row.isnan().any(dim=-1) for row in rows]
         if run.overflow is not None and bool(run.overflow):
@@ -150,28 +171,91 @@ class PlaceholderModel(Generates, Adapter):
         kept = [row[~dropped] for row, dropped in zip(rows, marked, strict=True)]
         return Encoded.of(output, kept, ~torch.cat(marked))
 
-    def grids_after(self, name: str, rows: list[Tensor], arguments: dict) -> list[tuple[int, int, int]]:
-        """The grid of each image's features, a line of them where nothing says more."""
-        return [(1, 1, len(row)) for row in rows]
+    @property
+    def after_features(self) -> bool:
+        """Whether tokens leave after the encoders, whatever is in those."""
+        return isinstance(self.tower, Features)
+
+    def images_of(self, name: str, output: object, arguments: dict) -> tuple[list[Tensor], list[Grid]]:
+        """An encoder's features as rows [T, D] of each image, and the grids that a stage after them goes by.
+
+        `arguments` are those of the call.
+        """
+        if not self.after_features:
+            return features_of(output), []
+        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+        in_prompts = []
+        if ids is not None or embeds is not None:
+            in_prompts = self.placeholders(ids, embeds)[name].sum(dim=-1).tolist()
+        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
+        return images_of(in_rows(output), in_prompts, arguments[name], thw)
+
+    def count(self, encoder: str, output: object, arguments: dict) -> None:
+        """Write down what a call of an encoder gave where nothing leaves and no stage comes to see it."""
+        if not self.idle():
+            return
+        names = [name for name in self.media if self.encoders[name] == encoder]
+        name = next((name for name in names if name not in self.counted), names[0])
+        if not self.counted or name in self.counted:  # the first of a forward
+            self.counted, self.runs = [], []
+        self.counted.append(name)
+        self.tower.keep(*self.images_of(name, output, {name: next(iter(arguments.values())), **arguments}))
+        self.runs.append(self.tower.call.last)
+
+    def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
+        if not self.after_features:
+            return super().with_features(ids, rows, pending)
+        given, first = dict(pending.arguments), 0
+        for name, part in pending.encoded.items():
+            last = first + sum(map(len, part.output.pooler_output))
+            own = rows[(rows >= first) & (rows < last)]
+            first = last
+            if not len(own):
+                given.pop(name)
+                continue
+            features = in_form(part.given, pending.features[own.to(pending.features.device)])
+            self.call.serve.setdefault(self.encoders[name], []).append(features)
+        tokens = [getattr(self.model.config, attribute) for attribute in self.media.values()]
+        filler = next(i for i in range(len(tokens) + 1) if i not in tokens)
+        stray = (rows.to(ids.device) < 0) & torch.isin(ids, ids.new_tensor(tokens))  # stands for padding
+        encoded = {name: None for name in ENCODED if name in parameters(type(self.inner).forward)}
+        return {**given, **encoded, "input_ids": ids.masked_fill(stray, filler)}
+
+    def ended(self, module: nn.Module) -> None:
+        """Raise RuntimeError if a forward went on without the features it was to get."""
+        self.counted = []
+        if any(self.call.serve.values()):
+            raise RuntimeError(
+                f"the forward of {type(module).__name__} does not get its features from {ENCODER}, so pruning "
+                "cannot shorten them; call remove_vtp(model)"
+            )
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
-        if isinstance(self.tower, Features) or self.row.tiles:
+        if self.after_features or self.row.tiles:
             return {}
         found = {}
         for name in self.media:
             grids = self.tower.input_grids(name, arguments)
             if grids is not None:
-                prefix = self.tower.num_prefix_tokens if self.reads_prefix(arguments) else 0
-                found[name] = [prefix + count for count in self.tower.counts(grids)]
+                rows = self.prefix_rows(arguments)
+                found[name] = [rows + count for count in self.tower.counts(grids)]
         return found
 
-    def reads_prefix(self, arguments: dict) -> bool:
-        """Whether prefix tokens go to the language model, where a config or a call says so."""
-        name = "vision_feature_select_strategy"
-        return (arguments.get(name) or getattr(self.model.config, name, None)) == "full"
+    def prefix_rows(self, arguments: dict) -> int:
+        """Prefix tokens that go to the language model: all but the first, or all where somebody says so.
+
+        Raises ValueError where the first token would be skipped and is a patch.
+        """
+        strategy = arguments.get(STRATEGY) or getattr(self.model.config, STRATEGY, None)
+        prefix = self.tower.num_prefix_tokens
+        if strategy == "default" and prefix == 0:
+            raise ValueError(
+                f"{STRATEGY}='default' skips the first patch of a tower without a [CLS] token; use 'full'"
+            )
+        return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
-        if isinstance(self.tower, Features):
+        if self.after_features:
             return content
         return self.tower.project(content, find(self.inner, self.row.projector))
 
@@ -192,15 +276,32 @@ class PlaceholderModel(Generates, Adapter):
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
-    """Arguments of a model's forward that it hands on to an encoder."""
+    """Arguments of a model's forward that it hands on to an encoder, beside the pixels."""
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
-    names = [name for name in parameters(function)[1:] if name not in ("kwargs", "return_dict")]
+    names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
+
+
+def as_fields(function: Callable) -> dict:
+    """The argument that has an encoder return fields and no tuple, where it takes one."""
+    names = parameters(function)
+    return {"return_dict": True} if "return_dict" in names or "kwargs" in names else {}
+
+
+def in_rows(output: object) -> Tensor | list[Tensor]:
+    """The features among what an encoder returned; raises NotImplementedError where there are none."""
+    features = getattr(output, "pooler_output", output)
+    if not isinstance(features, Tensor | list | tuple) or not len(features):
+        raise NotImplementedError(
+            f"{ENCODER} of this model returns no features that stand in its prompt, so they cannot be pruned; "
+            "call remove_vtp(model)"
+        )
+    return features
 
 
 def features_of(output: object) -> list[Tensor]:
     """What an encoder returned as rows [T, D] of each image."""
-    features = getattr(output, "pooler_output", output)
+    features = in_rows(output)
     if isinstance(features, Tensor):
         return [features] if features.dim() == 2 else list(features.flatten(1, -2))
     return [row.flatten(0, -2) for row in features]

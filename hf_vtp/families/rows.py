@@ -68,5 +68,50 @@ def first_full_block(depth: int, module: nn.Module) -> int:
     return min(full, default=depth // 4)
 
 
-register_family("llava", FamilyRow("vision_tower", "multi_modal_projector"))
+# Projectors that work row by row
+register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
+register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family(  # its videos are pooled before the projector
+    "llava_next_video",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: config.spatial_pool_stride,
+        tiles=True,
+    ),
+)
+register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
+register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
+register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))
+
+
+# Those whose projector makes one row of a cell of patches
+
+
+def cell_of_pooling(config: object) -> int:
+    """Patches along a side of what an average of patches is taken over."""
+    patches = config.vision_config.image_size // config.vision_config.patch_size
+    return patches // int(config.mm_tokens_per_image**0.5)
+
+
+register_family(
+    ("idefics3", "smolvlm"),
+    FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
+)
+register_family(
+    "internvl",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: round(1 / config.downsample_ratio),
+        tiles=True,
+    ),
+)
+register_family(
+    ("cohere2_vision", "aya_vision"),
+    FamilyRow(
+        "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
+    ),
+)
+register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))

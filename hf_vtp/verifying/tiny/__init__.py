@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from . import cells, packed, row_wise, towers
+from . import cells, others, packed, row_wise, towers
 
-RECIPES = {**towers.RECIPES, **row_wise.RECIPES, **cells.RECIPES, **packed.RECIPES}  # by model_type
+RECIPES = {**towers.RECIPES, **row_wise.RECIPES, **cells.RECIPES, **packed.RECIPES, **others.RECIPES}
 FILLED = ("class_embedding", "image_newline", "high_res_vision_alpha")  # beside weights of two axes and more
 
 
