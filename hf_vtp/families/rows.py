@@ -50,6 +50,7 @@ register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
 register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
+register_tower("ovis2_vision", TowerRow("encoder.layers", "attention", prefix=0, alone=False))
 register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
@@ -105,9 +106,19 @@ register_family(
     ),
 )
 register_family(
-    ("cohere2_vision", "aya_vision"),
+    ("cohere2_vision", "aya_vision", "lfm2_vl"),
     FamilyRow(
         "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
     ),
 )
 register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))
+register_family(
+    "ovis2",
+    FamilyRow(
+        "vision_tower.transformer",
+        "visual_embeddings_table",
+        cell=lambda config: config.vision_config.hidden_stride,
+        tiles=True,
+        reads_ids=True,
+    ),
+)
