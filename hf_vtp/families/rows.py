@@ -50,7 +50,10 @@ register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
 register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
-register_tower("ovis2_vision", TowerRow("encoder.layers", "attention", prefix=0, alone=False))
+register_tower(
+    ("ovis2_vision", "Ovis2VisionConfig"),  # older releases give it no model_type
+    TowerRow("encoder.layers", "attention", prefix=0, alone=False),
+)
 register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),

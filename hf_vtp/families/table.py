@@ -93,8 +93,10 @@ def _new(name: str, table: dict) -> None:
 
 
 def model_type(module: object) -> str | None:
-    """The model_type in a module's config, None if it has none."""
-    return getattr(getattr(module, "config", None), "model_type", None)
+    """The model_type in a module's config, or the config's class where that is empty; None if it has none."""
+    config = getattr(module, "config", None)
+    own = getattr(config, "model_type", None)
+    return type(config).__name__ if own == "" else own
 
 
 def can_be_pruned(model: nn.Module) -> bool:
