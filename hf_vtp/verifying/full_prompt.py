@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from ..names import cache_in, cache_name
 from ..prompts.encoders import in_form
 from .case import Case, before
+from .outcome import NotApplicable
 
 NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
 
@@ -180,6 +181,10 @@ def greedy_by_hand(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, T
         positions = positions[..., -1:] + 1
         inputs = {"input_ids": words[-1][:, None], "attention_mask": mask, "position_ids": positions}
         inputs[name] = cache_in(output)
+        if inputs[name] is None:
+            raise NotApplicable(
+                f"the forward of {type(case.model).__name__} returns no cache to go on from by hand"
+            )
     return torch.stack(words, dim=1), torch.stack(logits, dim=1)
 
 
