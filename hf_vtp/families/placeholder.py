@@ -12,10 +12,11 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
+from ..prompts.encoders import Encoder, in_form
 from ..prompts.forward import Call
 from ..prompts.generate import Generates
-from ..prompts.encoders import Encoder, in_form
 from ..prompts.reader import Encoded, Reading
+from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
@@ -35,6 +36,7 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
 STRATEGY = "vision_feature_select_strategy"
+LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
 ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
@@ -81,6 +83,8 @@ class PlaceholderModel(Generates, Adapter):
         taken = {name for names in self.taken.values() for name in names}
         self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
         self.cache_name = cache_name(self.inner)
+        self.language = find(self.inner, LANGUAGE)
+        self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
         self.counted: list[str] = []  # arguments whose features were counted since a forward ended
@@ -107,6 +111,7 @@ class PlaceholderModel(Generates, Adapter):
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
+            *self.windows.attach(),
         ]
         if self.row.projector and not self.after_features:
             self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()

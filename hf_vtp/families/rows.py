@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from ..towers.packed import PackedTower
-from ..towers.rows import TowerRow
-from .table import FamilyRow, register_family, register_tower
+from ..towers.padded import PaddedTower
+from ..towers.rows import Grid, TowerRow
+from ..towers.states import PerImage
+from .table import REFUSED, FamilyRow, register_family, register_tower
 
 # Vision towers: where layers are, and a layer's attention; the last arguments are roots around the tower
 
-register_tower("clip_vision_model", TowerRow("encoder.layers", "self_attn"), "clip")
+CLIP = TowerRow("encoder.layers", "self_attn")
+VIT = TowerRow("layers", "attention")
+DINOV2 = TowerRow("encoder.layer", "attention.attention|attention", "q_proj|query k_proj|key v_proj|value")
+
+
+def registers(config: object) -> int:
+    """[CLS] and registers."""
+    return 1 + config.num_register_tokens
+
+
+def grids_of_shapes(module: nn.Module, arguments: dict) -> list[Grid]:
+    """Grids of images that come as patches, each of a size of its own."""
+    return [(1, rows, columns) for rows, columns in arguments["spatial_shapes"].tolist()]
+
+
+register_tower("clip_vision_model", CLIP, "clip")
+register_tower("metaclip_2_vision_model", CLIP, "metaclip_2")
+register_tower("altclip_vision_model", CLIP, "altclip")
+register_tower("chinese_clip_vision_model", CLIP, "chinese_clip")
+register_tower("mlcd_vision_model", replace(CLIP, rope=PerImage))
+register_tower("siglip_vision_model", replace(CLIP, prefix=0, head="head"), "siglip")
+register_tower(
+    "siglip2_vision_model",
+    replace(CLIP, prefix=0, grids=grids_of_shapes, head="head", pattern=PaddedTower),
+    "siglip2",
+)
+register_tower(("idefics2_vision", "idefics3_vision", "smolvlm_vision"), replace(CLIP, prefix=0, alone=False))
+register_tower("aimv2_vision_model", TowerRow("encoder.layers", "attention", prefix=0, head="head"), "aimv2")
+register_tower("vit", VIT)
+register_tower("deit", replace(VIT, prefix=2))
+register_tower("ijepa", replace(VIT, prefix=0))
+register_tower("dinov2", DINOV2)
+register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
+register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
+register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
+REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
 register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
@@ -28,7 +67,47 @@ def first_full_block(depth: int, module: nn.Module) -> int:
 # Projectors that work row by row
 register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
 register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family(  # its videos are pooled before the projector
+    "llava_next_video",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: config.spatial_pool_stride,
+        tiles=True,
+    ),
+)
 register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
-register_tower("janus_vision_model", TowerRow("encoder.layers", "self_attn", prefix=0, alone=False))
+register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))
+
+
+# Those whose projector makes one row of a cell of patches
+
+
+def cell_of_pooling(config: object) -> int:
+    """Patches along a side of what an average of patches is taken over."""
+    patches = config.vision_config.image_size // config.vision_config.patch_size
+    return patches // int(config.mm_tokens_per_image**0.5)
+
+
+register_family(
+    ("idefics3", "smolvlm"),
+    FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
+)
+register_family(
+    "internvl",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: round(1 / config.downsample_ratio),
+        tiles=True,
+    ),
+)
+register_family(
+    ("cohere2_vision", "aya_vision"),
+    FamilyRow(
+        "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
+    ),
+)
+register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))

@@ -262,7 +262,7 @@ OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # what only a tower's
 
 
 def after_features(method: Method) -> str:
-    """"yes", "no", or the parts with which a method can do without the layers of a tower."""
+    """ "yes", "no", or the parts with which a method can do without the layers of a tower."""
     parts = {part: method.after_features.get(part, getattr(method, part)) for part in PARTS}
     if any(OF_LAYERS & set(PARTS[part][name].needs) for part, name in parts.items()):
         return "no"

@@ -107,6 +107,12 @@ class Memory:
             self.length + new,
         )
 
+    def full(self, columns: Tensor) -> Tensor:
+        """The full columns [B, k] of condensed ones [k], which may be of what was generated since."""
+        m = self.mask.shape[1]
+        index = self.index.to(columns.device)[:, columns.clamp(max=m - 1)]
+        return torch.where(columns < m, index, columns + self.dropped)
+
     def then(self, prompt: Condensed, length: int) -> Memory:
         """The same with another condensed prompt of `length` full columns after it."""
         before = self.position_ids.expand(*prompt.position_ids.shape[:-2], -1, -1)

@@ -13,6 +13,7 @@ from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
 from .reader import PromptReader, Reading, check_columns, put
+from .refusals import refuse_blocks
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Call:
     shift: Tensor | None = None  # of the positions after the prompt
     full: FullIds | None = None  # what the caller's callbacks are shown
     reading: Reading | None = None  # of a forward between its two hooks
+    memory: Memory | None = None  # of the prompt that `generate` continues
+    columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
     places: Tensor | None = None  # [B, m] positions of what an encoder reads in a forward in progress
@@ -112,10 +115,12 @@ class ShortPrompts(PromptReader):
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given
-            if (call.pending is None and call.shift is None) or kwargs.get("position_ids") is None:
+            continues = kwargs.get("position_ids") is not None
+            call.columns = call.memory if continues else None
+            if (call.pending is None and call.shift is None) or not continues:
                 return None
             return (), self._feed_chunk(call, named(module, args, kwargs))
-        call.reading = None
+        call.reading = call.columns = None
         arguments = named(module, args, kwargs) if args else kwargs
         arguments = with_cache_named(self.cache_name, arguments)
         memory = remembered(arguments.get(self.cache_name))
@@ -123,8 +128,11 @@ class ShortPrompts(PromptReader):
             return None
         self.refuse(arguments)
         if memory is not None and not self.has_media(arguments):
+            call.columns = memory
             return (), self._go_on(arguments, memory)
+        refuse_blocks(arguments, self.cached(arguments))
         reading = call.reading = self.read(arguments, memory)
+        call.columns = reading.memory
         short = self.short(arguments, self.columns(arguments), reading, 0, None)
         m = reading.rows.shape[1]
         short["position_ids"] = self.carried_positions(reading.memory)[..., -m:]
@@ -167,7 +175,7 @@ class ShortPrompts(PromptReader):
         }
 
     def _after(self, module: nn.Module, args: tuple, output):
-        reading, self.call.reading = self.call.reading, None
+        reading, self.call.reading, self.call.columns = self.call.reading, None, None
         self.ended(module)
         if reading is None:
             return None

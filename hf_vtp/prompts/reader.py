@@ -17,8 +17,16 @@ from ..pruning.tokens import take
 from ..towers.tower import Tower
 from .condense import Condensed, Memory, condense, plain_memory
 from .positions import Positions
-from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
+from .refusals import (
+    refuse_beyond_window,
+    refuse_encoded,
+    refuse_masks,
+    refuse_packed,
+    refuse_without_types,
+    smallest_window,
+)
 from .text import Text
+from .windows import Windows
 
 
 @dataclass
@@ -43,7 +51,7 @@ class Reading:
     """A prompt condensed, and the features that go into it."""
 
     prompt: Condensed
-    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
+    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 text, -2 padding
     features: Tensor  # [T, D] of what was kept
     memory: Memory  # to be left on the cache
     media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
@@ -61,6 +69,7 @@ class PromptReader(Positions):
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
+    windows: Windows
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -158,7 +167,7 @@ class PromptReader(Positions):
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
             {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
@@ -192,8 +201,9 @@ class PromptReader(Positions):
         return where
 
     def check_length(self, columns: int) -> None:
-        """Raise NotImplementedError for more full columns than every language model layer attends to."""
-        refuse_beyond_window(columns, smallest_window(self.model))
+        """Raise NotImplementedError for more columns than layers attend to that cannot count full ones."""
+        if not self.windows.count_full_columns():
+            refuse_beyond_window(columns, smallest_window(self.model))
 
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:
@@ -208,12 +218,12 @@ class PromptReader(Positions):
         return arguments[name] if device.type == "meta" else arguments[name].to(device)
 
     def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Embeddings of ids [B, n]; of columns that hold a row of features, of any id.
+        """Embeddings of ids [B, n]; of columns that hold a row of features or padding, of any id.
 
         A placeholder's id may lie beyond the vocabulary.
         """
         if rows is not None:
-            ids = ids.masked_fill(rows.to(ids.device) >= 0, 0)
+            ids = ids.masked_fill(rows.to(ids.device) != -1, 0)
         return self.inner.get_input_embeddings()(ids)
 
     def cached(self, arguments: dict) -> int:
@@ -246,6 +256,8 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        if self.has_media(arguments) and not self.cached(arguments):
+            refuse_without_types(self.model, arguments)
 
 
 def of_ints(mask: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ def images_of(
         # of a list each image has a size of its own, and pixels are padded to the largest
         shape = pixels.shape[-2:] if isinstance(features, Tensor) else (1, 1)
     rows = [part.flatten(0, -2) for part in parts]
-    return rows, [
-        _grid(part.shape[:-1], thw, frames, shape) for part, thw in zip(parts, known, strict=True)
-    ]
+    return rows, [_grid(part.shape[:-1], thw, frames, shape) for part, thw in zip(parts, known, strict=True)]
 
 
 def _grid(axes: tuple[int, ...], thw: list[int] | None, frames: int, shape: tuple[int, int] | None) -> Grid:

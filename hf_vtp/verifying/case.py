@@ -18,9 +18,6 @@ from ..names import parameters
 from ..pruning.stage import weighs
 from ..stats import VTPStats
 from ..towers.features import Features
-from ..towers.rows import find
-
-LANGUAGE = "language_model|text_model|model"  # paths from the module that puts features into the prompt
 
 
 @dataclass
@@ -106,11 +103,6 @@ class Case:
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
-
-    @property
-    def language(self) -> nn.Module:
-        """What reads features among its embeddings, or the module around it."""
-        return find(self.inner, LANGUAGE) or self.inner
 
     @functools.cached_property
     def baseline(self) -> Seen:

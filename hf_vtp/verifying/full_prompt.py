@@ -122,7 +122,7 @@ def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
 def forward_positions(case: Case) -> Tensor:
     """The positions that the unpruned model's forward gives to the full prompt, [..., B, n]."""
     seen: list = []
-    with before(case.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
+    with before(case.adapter.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
     positions = torch.arange(ids.shape[1], device=ids.device)[None] if None in (seen or [None]) else seen[0]

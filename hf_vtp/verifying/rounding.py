@@ -40,7 +40,7 @@ class Measured(Case):
     @functools.cached_property
     def prompt_noise(self) -> Difference:
         """The whole model against itself with other padding and every layer rounded otherwise."""
-        with rounded_otherwise(getattr(self.language, "layers", ()), self.bounds.unit):
+        with rounded_otherwise(getattr(self.adapter.language, "layers", ()), self.bounds.unit):
             same = same_prompt(self, self.unmasked, self.positions)
         text = compared(self)
         return between(same[text], self.baseline.outputs["hidden states"][text])
