@@ -152,18 +152,19 @@ def test_token_types_leave_with_their_columns_and_say_which_see_both_ways(types)
 def test_a_placeholder_beyond_the_vocabulary_is_read():
     pair = Pair("paligemma", HOW)
     expected, ids = pair.model(**pair.inputs).logits, pair.inputs["input_ids"]
-    pair.model.config.image_token_id = 1000
-    outside = ids.masked_fill(ids == 30, 1000)
-    inputs = {**pair.inputs, "input_ids": outside}
-    assert torch.equal(pair.model(**inputs).logits, expected)
-    words = pair.model.generate(**inputs, max_new_tokens=3, do_sample=False, pad_token_id=0)
-    assert torch.equal(words[:, : ids.shape[1]], outside)
+    model, _ = made("paligemma", "PaliGemmaForConditionalGeneration")
+    model.config.image_token_id = 1000
+    apply_vtp(model, **HOW)
+    inputs = {**pair.inputs, "input_ids": ids.masked_fill(ids == 30, 1000)}
+    assert torch.equal(model(**inputs).logits, expected)
+    words = model.generate(**inputs, **pair.words, max_new_tokens=3)
+    assert torch.equal(words[:, ids.shape[1] :], pair.found_words(pair.inputs, max_new_tokens=3))
 
 
 @torch.no_grad()
 def test_text_decides_what_stays_of_a_picture_in_tiles():
     model, inputs = made("llava_next", "LlavaNextForConditionalGeneration")
-    apply_vtp(model, method="text_topk", layer="output", keep_ratio=0.3)
+    apply_vtp(model, method="cdpruner", layer="output", keep_ratio=0.3)
     model(**inputs)
     first = [keep.tolist() for keep in vtp_stats(model).keep_indices]
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}

@@ -129,6 +129,7 @@ def reads_text(model: nn.Module) -> bool:
 
 
 def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | None:
+    from .encoder_decoder import EncoderDecoder
     from .placeholder import PlaceholderModel, has_placeholders
     from .vision import VisionModel
 
@@ -143,7 +144,8 @@ def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | No
     if own in VISION:
         return VisionModel
     if has_placeholders(model):
-        return functools.partial(PlaceholderModel, FamilyRow())
+        pattern = EncoderDecoder if model.config.is_encoder_decoder else PlaceholderModel
+        return functools.partial(pattern, FamilyRow())
     return None
 
 

@@ -51,7 +51,7 @@ class Reading:
     """A prompt condensed, and the features that go into it."""
 
     prompt: Condensed
-    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
+    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 text, -2 padding
     features: Tensor  # [T, D] of what was kept
     memory: Memory  # to be left on the cache
     media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
@@ -167,7 +167,7 @@ class PromptReader(Positions):
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
             {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
@@ -213,12 +213,12 @@ class PromptReader(Positions):
             )
 
     def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Embeddings of ids [B, n]; of columns that hold a row of features, of any id.
+        """Embeddings of ids [B, n]; of columns that hold a row of features or padding, of any id.
 
         A placeholder's id may lie beyond the vocabulary.
         """
         if rows is not None:
-            ids = ids.masked_fill(rows.to(ids.device) >= 0, 0)
+            ids = ids.masked_fill(rows.to(ids.device) != -1, 0)
         return self.inner.get_input_embeddings()(ids)
 
     def cached(self, arguments: dict) -> int:
