@@ -12,6 +12,7 @@ import torch
 from hf_vtp import vtp, vtp_stats
 from hf_vtp.families.placeholder import merging
 from hf_vtp.families.table import FAMILIES, tower_row
+from hf_vtp.towers.joined import JoinedTower
 from hf_vtp.towers.rows import find
 
 LOUD = 7.0  # in rows that nobody may read
@@ -166,6 +167,8 @@ class Pruned:
         tower, _ = tower_of(self.model)
         prefix = tower_row(tower).num_prefix_tokens(tower)
         dead = dead_patches(self.stats, layer, self.grids, cell_of(self.model))
+        if tower_row(tower).pattern is JoinedTower:  # all images in one row
+            return torch.cat(dead)[None]
         longest = max(map(len, dead))
         return torch.stack([torch.nn.functional.pad(x, (prefix, longest - len(x))) for x in dead])
 

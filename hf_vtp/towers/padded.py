@@ -113,17 +113,21 @@ class PaddedTower(PlainTower):
         kept = scattered(torch.ones_like(positions).unsqueeze(-1), positions, there.shape[1])
         return kept[..., 0].bool() | ~there
 
-    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
-        narrowed, groups, parts = run.layout[max(self.stages)], run.stages[max(self.stages)], []
+    def index(self, run: Run, groups: list[Group]) -> Tensor:
+        """Rows of each unpruned image that a stage kept, [B, K·M], -1 for padding."""
+        parts, device = [], next(x.positions.device for x in groups if x.positions is not None)
         for group in groups:
-            every = torch.arange(self.width(run, group), device=hidden_states.device)
-            own = every.expand(len(group.images), -1) if group.positions is None else group.positions
+            every = torch.arange(self.width(run, group), device=device).expand(len(group.images), -1)
+            own = every if group.positions is None else group.positions
             rows = self.cells.rows(own, run.grids[group.images[0]], self.num_prefix_tokens)
             parts.append(rows.masked_fill((own < 0).repeat_interleave(self.cells.size, dim=1), -1) + 1)
-        index = together(groups, parts, len(run.grids)) - 1  # padding becomes -1
-        if hidden_states.shape[1] != index.shape[1]:
+        return together(groups, parts, len(run.grids)) - 1
+
+    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
+        index = self.index(run, run.stages[max(self.stages)])
+        if hidden_states.shape[:2] != index.shape:
             return hidden_states
-        return scattered(hidden_states, index, narrowed.length)
+        return scattered(hidden_states, index, run.layout[max(self.stages)].length)
 
     def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
         """Tokens where they were at full length, [B, N, D], whose mean over an image weighs each by its size.

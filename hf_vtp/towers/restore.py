@@ -29,7 +29,7 @@ class Restore:
         self.marked = PerThread(Marked)
 
     def attach(self) -> list:
-        if self.tower.cells.side == 1:
+        if not self.tower.restores:
             return [self.projector.register_forward_hook(self.mark)]
         return [
             self.projector.register_forward_hook(self.mark_cells),

@@ -79,6 +79,13 @@ class PerImage:
         return self.rope.squeeze(1)
 
 
+class PerHead(PerImage):
+    """The same for attention whose heads stand before the tokens, [B, H, K, d]."""
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self.rope
+
+
 def narrow_mask(given: Tensor, index: Tensor, bias: Tensor | None) -> Tensor:
     """A tower's own mask for the rows `index` [B, L'], with the logarithms of sizes `bias` [B, 1, 1, L'].
 
