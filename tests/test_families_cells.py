@@ -4,8 +4,9 @@ import pytest
 import torch
 from cells import Pruned
 from families import LANGUAGE, classes, made
+from transformers import PixtralVisionConfig
 
-from hf_vtp import vtp
+from hf_vtp import apply_vtp, vtp, vtp_stats
 from hf_vtp.families.table import FAMILIES
 
 # save the one that pools videos only, see test_families_row_wise.py
@@ -51,6 +52,24 @@ def test_kept_cells_and_the_prompt_are_those_of_the_masked_model(model_type, met
         return
     whole = pruned.masked(rows, lambda **given: model(**given, position_ids=columns))
     same(pruned.output.logits[alive], whole.logits[alive])
+
+
+@pytest.mark.parametrize("method", ["drop", "adaptive", "two stages"])
+def test_images_joined_in_one_row_can_be_projected_patch_by_patch(method):
+    model, inputs = made("llava", classes("llava")[0], vision_config=PixtralVisionConfig())
+    pruned = Pruned(model, inputs, grids("llava", inputs), **METHODS[method])
+    rows = pruned.full_rows()
+    assert 0 < int(pruned.kept.sum()) < len(pruned.kept)
+    same(pruned.rows[pruned.kept], rows[pruned.kept])
+
+
+def test_a_method_that_compares_with_text_is_refused_in_a_tower_of_cells():
+    model, inputs = made("gemma3", classes("gemma3")[0])
+    with pytest.raises(ValueError, match="leave out layer"):
+        apply_vtp(model, method="mmtok", layer=0)
+    apply_vtp(model, method="mmtok", keep_ratio=0.5)
+    model(**inputs)
+    assert vtp_stats(model).num_kept == [4] * 3
 
 
 @pytest.mark.parametrize("beams", [1, 2])

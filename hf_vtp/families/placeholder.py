@@ -94,6 +94,12 @@ class PlaceholderModel(Generates, Adapter):
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
+            raise ValueError(
+                f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
+                "of the language model only in a cell with its neighbours; leave out layer, and tokens "
+                "leave after the features"
+            )
         if not self.row.tower or unknown:
             return Features(self.inner, config)
         module = find(self.inner, self.row.tower)

@@ -70,6 +70,7 @@ register_tower(
         pattern=JoinedTower,
     ),
 )
+register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", "q_norm k_norm v_proj", alone=False))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
 register_tower(
     ("ovis2_vision", "Ovis2VisionConfig"),  # older releases give it no model_type
@@ -121,7 +122,7 @@ register_family(
     FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
 )
 register_family(
-    "internvl",
+    ("internvl", "qianfan_ocr"),
     FamilyRow(
         "vision_tower",
         "multi_modal_projector",
