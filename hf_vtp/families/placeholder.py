@@ -94,6 +94,12 @@ class PlaceholderModel(Generates, Adapter):
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
+            raise ValueError(
+                f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
+                "of the language model only in a cell with its neighbours; leave out layer, and tokens "
+                "leave after the features"
+            )
         if not self.row.tower or unknown:
             return Features(self.inner, config)
         module = find(self.inner, self.row.tower)
@@ -106,7 +112,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def attach(self) -> None:
         super().attach()
-        if self.after_features:
+        if self.serves:
             vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -121,7 +127,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def detach(self) -> None:
         super().detach()
-        for name in self.encoders.values() if self.after_features else ():
+        for name in self.encoders.values() if self.serves else ():
             vars(self.inner).pop(name, None)
         for name in ("generate", MERGE):
             vars(self.model).pop(name, None)
@@ -129,6 +135,10 @@ class PlaceholderModel(Generates, Adapter):
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
+        if self.row.reads_ids and arguments.get("inputs_embeds") is not None:
+            raise NotImplementedError(
+                f"{type(self.model).__name__} makes more of input_ids than their embeddings; pass input_ids"
+            )
         if not self.after_features:
             last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
 
@@ -176,6 +186,11 @@ class PlaceholderModel(Generates, Adapter):
         """Whether tokens leave after the encoders, whatever is in those."""
         return isinstance(self.tower, Features)
 
+    @property
+    def serves(self) -> bool:
+        """Whether the model's own forward puts features in, which it gets where it asks its encoders."""
+        return self.after_features or self.row.reads_ids
+
     def images_of(self, name: str, output: object, arguments: dict) -> tuple[list[Tensor], list[Grid]]:
         """An encoder's features as rows [T, D] of each image, and the grids that a stage after them goes by.
 
@@ -192,7 +207,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def count(self, encoder: str, output: object, arguments: dict) -> None:
         """Write down what a call of an encoder gave where nothing leaves and no stage comes to see it."""
-        if not self.idle():
+        if not self.idle() or not self.after_features:
             return
         names = [name for name in self.media if self.encoders[name] == encoder]
         name = next((name for name in names if name not in self.counted), names[0])
@@ -203,7 +218,7 @@ class PlaceholderModel(Generates, Adapter):
         self.runs.append(self.tower.call.last)
 
     def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
-        if not self.after_features:
+        if not self.serves:
             return super().with_features(ids, rows, pending)
         given, first = dict(pending.arguments), 0
         for name, part in pending.encoded.items():
@@ -261,7 +276,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""
-        device = self.tower.module.device
+        device = next(self.tower.module.parameters()).device
         moves = isinstance(x, Tensor) and device.type != "meta"
         return x.to(device) if moves else x
 

@@ -29,6 +29,7 @@ class Call:
     columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
+    places: Tensor | None = None  # [B, m] positions of what an encoder reads in a forward in progress
     # by encoder's name, what the forward in progress is to get of it, and has not asked for yet
     serve: dict[str, list] = field(default_factory=dict)
 

@@ -95,6 +95,36 @@ class PaddedTower(PlainTower):
             narrowed.mask = expanded(narrowed.bias)
         return self.mask.put(narrowed.mask, args, kwargs)  # never the tower's own: the bias has the padding
 
+    def there(self, run: Run) -> Tensor:
+        narrowed = run.layout[max(self.stages)]
+        counts = torch.tensor([math.prod(grid) for grid in run.grids], device=narrowed.positions.device)
+        return torch.arange(narrowed.length // self.cells.size, device=counts.device) < counts[:, None]
+
+    def kept(self, run: Run) -> Tensor | None:
+        """Tokens that a forward kept, bool [B, N] with True where an image is padded; None = all."""
+        positions = self.positions(run)
+        if positions is None:
+            return None
+        there = self.there(run)
+        kept = scattered(torch.ones_like(positions).unsqueeze(-1), positions, there.shape[1])
+        return kept[..., 0].bool() | ~there
+
+    def index(self, run: Run, groups: list[Group]) -> Tensor:
+        """Rows of each unpruned image that a stage kept, [B, K·M], -1 for padding."""
+        parts, device = [], next(x.positions.device for x in groups if x.positions is not None)
+        for group in groups:
+            every = torch.arange(self.width(run, group), device=device).expand(len(group.images), -1)
+            own = every if group.positions is None else group.positions
+            rows = self.cells.rows(own, run.grids[group.images[0]], self.num_prefix_tokens)
+            parts.append(rows.masked_fill((own < 0).repeat_interleave(self.cells.size, dim=1), -1) + 1)
+        return together(groups, parts, len(run.grids)) - 1
+
+    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
+        index = self.index(run, run.stages[max(self.stages)])
+        if hidden_states.shape[:2] != index.shape:
+            return hidden_states
+        return scattered(hidden_states, index, run.layout[max(self.stages)].length)
+
     def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
         """Tokens where they were at full length, [B, N, D], whose mean over an image weighs each by its size.
 

@@ -170,6 +170,15 @@ class PlainTower(Tower):
         kept = torch.zeros(len(positions), n + 1, dtype=torch.bool, device=positions.device)
         return kept.scatter(1, positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
 
+    @property
+    def restores(self) -> bool:
+        """Whether a projector gets all places of the grid, with zeros where a token was dropped."""
+        return self.cells.side > 1
+
+    def there(self, run: Run) -> Tensor | None:
+        """Which of those places hold a token, bool [B, N]; None = all, no image is padded."""
+        return None
+
     def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
         """[B, P + K·M, D] as [B, P + N·M, D] in raster order, zeros where a token was dropped.
 
