@@ -99,7 +99,9 @@ def generate(case: Measured) -> Outcome:
     if not case.decodes and not full_mask(case)[:, -1].all():
         raise NotApplicable("Transformers generates from rows padded on the left only, and these are not")
     ids, new = case.inputs["input_ids"], case.max_new_tokens
-    if not case.decodes and any((ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()):
+    if not case.decodes and any(
+        (ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()
+    ):
         raise NotApplicable("a row ends in a placeholder, and the reference needs a word to go on from")
     positions = case.positions if case.decodes else generate_positions(case)
     with full_prompt(case, positions) as reference:
