@@ -75,7 +75,7 @@ class PlainTower(Tower):
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         grids = self.row.grids(self.module, states.arguments(self.module, args, kwargs))
-        return Run([self.cells.grid(grid) for grid in grids], {}), kwargs
+        return Run([self.cells.grid(grid) for grid in grids]), kwargs
 
     def input_grids(self, name: str, arguments: dict) -> list[Grid] | None:
         """Grids of the images in an argument of the whole model, None where there are none."""
