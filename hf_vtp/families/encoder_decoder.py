@@ -34,8 +34,8 @@ class EncoderDecoder(PlaceholderModel):
         known = isinstance(self.places, nn.Module) and "position_ids" in parameters(type(self.places).forward)
         if not known or "encoder_outputs" not in parameters(type(self.inner).forward):
             raise ValueError(
-                f"the prompt of {type(model).__name__} is read by a {type(encoder).__name__}, whose positions "
-                f"cannot be set; an encoder is needed whose {POSITIONS} takes position_ids, as Bart's does"
+                f"the prompt of {type(model).__name__} is read by a {type(encoder).__name__}, whose "
+                f"positions cannot be set; needed is one whose {POSITIONS} takes position_ids, as Bart's"
             )
 
     def attach(self) -> None:
@@ -106,7 +106,9 @@ class EncoderDecoder(PlaceholderModel):
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
-        call.places, call.reading = None, None
+        if call.generating:  # a prompt on trial, see FirstUse
+            return None
+        call.places, call.reading, call.serve = None, None, {}
         arguments = named(module, args, kwargs) if args else kwargs
         if arguments.get("encoder_outputs") is not None:
             self.check_encoded(arguments)
@@ -126,10 +128,10 @@ class EncoderDecoder(PlaceholderModel):
         states, mask = arguments["encoder_outputs"][0], arguments.get("attention_mask")
         if mask is not None and mask.shape[-1] != states.shape[1]:
             raise ValueError(
-                f"encoder_outputs have {states.shape[1]} columns and attention_mask {mask.shape[-1]}; pass the "
-                "pixels to have the mask shortened too, or use generate"
+                f"encoder_outputs have {states.shape[1]} columns and attention_mask {mask.shape[-1]}; pass "
+                "the pixels to have the mask shortened too, or use generate"
             )
 
     def _after(self, module: nn.Module, args: tuple, output):
-        self.call.places = self.call.reading = None
+        self.call.places = None
         self.ended(module)

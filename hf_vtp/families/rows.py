@@ -156,3 +156,36 @@ register_family(
         tiles=True,
     ),
 )
+
+# Models whose prompt has no placeholder for each row of image features, by what would be needed
+
+REFUSED |= dict.fromkeys(
+    ("mllama", "idefics"),
+    "its language model attends across to the images' states and no word of the prompt stands for them; "
+    "needed is an adapter that narrows those states with their masks",
+)
+REFUSED |= dict.fromkeys(
+    ("blip-2", "instructblip", "instructblipvideo"),
+    "its queries are made of the image within forward, and get_image_features gives the tower's states; "
+    "needed is a row for its tower",
+)
+REFUSED |= dict.fromkeys(
+    ("kosmos-2", "kosmos-2.5"),
+    "a mask (image_embeds_position_mask) says where its features go; needed is an adapter that condenses it",
+)
+REFUSED |= dict.fromkeys(
+    ("chameleon", "emu3", "glm_image", "apertus1p5"),
+    "its images are words of a codebook in the prompt itself; needed is a method for words",
+)
+REFUSED["fuyu"] = "one linear layer makes its features; needed is an adapter that condenses its patches"
+REFUSED["phi4_multimodal"] = (
+    "its embedding layer encodes images; needed is an adapter that takes them out of there"
+)
+REFUSED["granite4_vision"] = (
+    "its features are only added within the language model; needed is an adapter that hands those on"
+)
+REFUSED["t5gemma2"] = "its encoder puts features in; needed is an encoder whose positions can be set"
+REFUSED |= dict.fromkeys(
+    ("modernvbert", "ultravbert", "neomme"),
+    "its language model embeds both ways at once and keeps no cache; needed is an adapter without a cache",
+)

@@ -104,6 +104,12 @@ def can_be_pruned(model: nn.Module) -> bool:
     return _factory(model) is not None
 
 
+def has_row(model: nn.Module) -> bool:
+    """Whether a row, or an adapter of one's own, says where a model's tower is; tests go over the rows."""
+    own = model_type(model)
+    return own in ADAPTERS or own in VISION or (own in FAMILIES and bool(FAMILIES[own].tower))
+
+
 def is_tower(model: nn.Module) -> bool:
     """Whether a model is a vision tower by its model_type."""
     return model_type(model) in TOWERS
