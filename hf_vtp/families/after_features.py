@@ -18,6 +18,7 @@ from ..towers.features import Features
 from ..towers.rows import Grid
 from ..towers.tower import Tower
 from .first_use import FirstUse
+from .table import FamilyRow
 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
@@ -33,6 +34,7 @@ class AfterFeatures(Generates):
 
     tower: Tower
     inner: nn.Module
+    row: FamilyRow
     encoders: dict[str, str]  # by argument with pixels, the name of its encoder
     runs: list[Run]
     counted: list[str] = []  # arguments whose features were counted since a forward ended
@@ -50,11 +52,11 @@ class AfterFeatures(Generates):
 
     @property
     def serves(self) -> bool:
-        """Whether the model's own forward puts features in, which it gets where it asks its encoders."""
+        """Whether the model's own forward puts kept features in, asking its encoders for them."""
         return self.after_features or self.row.reads_ids
 
     def stand_in(self) -> None:
-        """Have forwards get features of the stage where they ask the model's encoders."""
+        """Have forwards get kept features where they ask the model's encoders."""
         if self.serves:
             vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
 
