@@ -18,7 +18,6 @@ from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
 from ..towers.features import Features
-from ..towers.restore import Restore
 from ..towers.rows import find
 from ..towers.tower import Tower
 from .base import Adapter
@@ -101,7 +100,7 @@ class PlaceholderModel(Generates, Adapter):
             self.inner.register_forward_hook(self._after),
         ]
         if self.row.projector and not isinstance(self.tower, Features):
-            self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()
+            self.tower.handles += self.tower.restore(find(self.inner, self.row.projector))
         if hasattr(type(self.model), "generate"):
             self.model.generate = Generate(self)
             setattr(self.model, MERGE, MergeLists(self))
@@ -126,6 +125,7 @@ class PlaceholderModel(Generates, Adapter):
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
             given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
             given = {k: self.on_device(x) for k, x in given.items()}
+            self.tower.expect(name, arguments)
             output = getattr(self.inner, encoder)(**given, return_dict=True)
             rows = features_of(output)
             encoded[name] = self.kept_of(name, output, rows, arguments)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..towers.packed import PackedTower
 from ..towers.rows import TowerRow
+from ..towers.units import PackedRow, downsampled
 from .table import FamilyRow, register_family, register_tower
 
 # Vision towers: where layers are, and a layer's attention; the last arguments are roots around the tower
 
 register_tower("clip_vision_model", TowerRow("encoder.layers", "self_attn"), "clip")
-register_tower(
-    ("qwen2_5_vl_vision", "qwen2_vl_vision"),
-    TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
-)
+register_tower(("qwen2_5_vl_vision", "qwen2_vl_vision", "qwen3_5_moe_vision", "qwen3_5_vision"), PackedRow())
+register_tower(("qwen3_vl_moe_vision", "qwen3_vl_vision"), PackedRow(deepstack="deepstack_merger_list"))
+register_tower(("glm4v_moe_vision", "glm4v_vision"), PackedRow(project=downsampled))
+register_tower("glm_ocr_vision", PackedRow(norms="q_norm k_norm", project=downsampled))
 
 # Vision-language models: where their tower and projector are, from the module with get_image_features
 
@@ -26,4 +26,7 @@ def first_full_block(depth: int, module: nn.Module) -> int:
 
 
 register_family("llava", FamilyRow("vision_tower", "multi_modal_projector"))
-register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))
+
+packed = FamilyRow("visual", default_layer=first_full_block)
+register_family(("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), packed)
+register_family(("glm46v", "glm4v", "glm4v_moe", "glm_ocr"), packed)

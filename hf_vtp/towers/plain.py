@@ -59,6 +59,12 @@ class PlainTower(Tower):
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
         self.own_configs = {}  # of attentions that run on SDPA meanwhile, by layer
 
+    def restore(self, projector: nn.Module) -> list:
+        """Hooks that give a projector the grid it needs, and mark its rows of tokens that were dropped."""
+        from .restore import Restore
+
+        return Restore(self, projector).attach()
+
     def attention(self, layer: nn.Module) -> nn.Module:
         """A layer's attention."""
         return find(layer, self.row.attention)
