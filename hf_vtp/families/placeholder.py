@@ -11,7 +11,7 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
-from ..prompts.forward import Call
+from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
 from ..prompts.reader import Encoded
 from ..pruning.run import Run
@@ -30,6 +30,7 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
 }
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
+LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
 
@@ -99,6 +100,10 @@ class PlaceholderModel(Generates, Adapter):
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
         ]
+        language = find(self.inner, LANGUAGE)
+        if language is not None and DEEP_ARGUMENTS[0] in parameters(type(language).forward):
+            hook = language.register_forward_pre_hook(self._before_language, with_kwargs=True)
+            self.tower.handles.append(hook)
         if self.row.projector and not isinstance(self.tower, Features):
             self.tower.handles += self.tower.restore(find(self.inner, self.row.projector))
         if hasattr(type(self.model), "generate"):

@@ -20,19 +20,30 @@ from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse
 from .text import Text
 
 
+DEEPSTACK = "deepstack_features"  # of an encoder's output: what is added after layers of the language model
+
+
 @dataclass
 class Encoded:
     """What was kept of the images, or of the videos, of a call."""
 
     kept: Tensor  # bool [placeholders] which of them stay
     output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
+    deep: list[Tensor]  # [K, D] of all images, for each of the language model's first layers
 
     @classmethod
     def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:
         """The encoder's output with only these rows of each image."""
         output = copy.copy(output)
         output.pooler_output = rows
-        return cls(kept, output)
+        given = getattr(output, DEEPSTACK, None) or []
+        deep = [(x if isinstance(x, Tensor) else torch.cat(list(x))) for x in given]
+        deep = [x[kept.to(x.device)] for x in deep]
+        if deep:  # an image each, or in older releases not split
+            lengths = [len(row) for row in rows]
+            whole = isinstance(given[0], Tensor)
+            setattr(output, DEEPSTACK, [x if whole else torch.split(x, lengths) for x in deep])
+        return cls(kept, output, deep)
 
 
 @dataclass
@@ -47,6 +58,7 @@ class Reading:
     shift: (
         Tensor | None
     )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
+    deep: list[Tensor]  # [T, D] what is added to them after each of the language model's first layers
     offset: int = 0  # columns that `generate` has read so far
 
 
@@ -156,6 +168,7 @@ class PromptReader(Positions):
             memory.then(prompt, n),
             {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
+            [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
         )
 
     def positions_of(
