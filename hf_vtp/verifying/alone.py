@@ -30,7 +30,7 @@ def _prompts(case: Measured) -> Outcome:
     if len(case.inputs["input_ids"]) == 1:
         within = Case(case.model, with_neighbour(case, row_alone(case, 0)), case.config)
     mask, owners, together = full_mask(within), images_of_rows(within), within.pruned
-    first, kept, pairs = 0, [], []
+    first, kept, pairs, all_kept = 0, [], [], within.kept(within.pruned)
     starts = {}
     for name, rows in owners.items():
         starts[name], first = first, first + sum(map(len, rows))
@@ -38,8 +38,7 @@ def _prompts(case: Measured) -> Outcome:
         images = [starts[name] + i for name, rows in owners.items() for i in rows[r]]
         alone = _pruned(case, row_alone(within, r), bool(images))
         if images:
-            own = [together.stats.keep_indices[i] for i in images]
-            kept += zip(alone.stats.keep_indices, own, strict=True)
+            kept += zip(within.kept(alone), (all_kept[i] for i in images), strict=True)
         there = mask[r] != 0
         pairs.append((together.outputs["hidden states"][r][there], alone.outputs["hidden states"][0]))
     what = f"rows 0 to {len(pairs) - 1} of {len(mask)}"

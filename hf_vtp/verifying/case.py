@@ -10,24 +10,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..apply import vtp, vtp_stats
+from ..apply import applied, vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
-from ..families.placeholder import PlaceholderModel
+from ..families.placeholder import PlaceholderModel, features_of
 from ..names import parameters
 from ..pruning.stage import weighs
 from ..stats import VTPStats
+from ..towers.features import Features
 
 
 @dataclass
 class Encoding:
     """One call of a model's encoder of images or videos."""
 
+    pixels: str  # the argument with pixels that the call was for
     token: str  # attribute of the config with the placeholder's id
     encoder: str  # the method's name
     args: tuple
     kwargs: dict
-    features: list[Tensor]  # [P + N, D] of each image, as the call returned them
+    features: list[Tensor]  # [T, D] of each image, a row for each placeholder, NaN where a token was dropped
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Seen:
     encodings: list[Encoding] = field(default_factory=list)
     last_layer: Tensor | None = None  # [B, P + N, D] of a tower without a language model
     stats: VTPStats | None = None
+    num_images: list[int] = field(default_factory=list)  # of the tower's, by encoding; tiles are several
     # by stage, the output of its layer in each run of the tower; only where it cannot be worked out
     contents: dict[int, list[Tensor]] = field(default_factory=dict)
 
@@ -86,6 +89,11 @@ class Case:
         return weighs(self.config)
 
     @property
+    def last_logits(self) -> dict[str, int]:
+        """What asks a forward for the logits of the last column only."""
+        return {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
+
+    @property
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
@@ -112,20 +120,21 @@ class Case:
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))
             seen = self.look(inputs)
         seen.stats, seen.contents = vtp_stats(self.model), contents
+        if self.prompted:
+            seen.num_images = [len(run.grids) for run in applied(self.model).runs]
         return seen
 
     def look(self, inputs: dict) -> Seen:
         """A forward of the model as it is now."""
-        told = {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
         hidden: list = []
         with ExitStack() as stack:
             if self.prompted:
-                encodings = stack.enter_context(recording(self.inner, self.media))
+                encodings = stack.enter_context(recording(self.adapter))
                 module = self.inner
             else:
                 encodings, module = [], self.tower.layers[-1]
             stack.enter_context(after(module, lambda module, args, output: hidden.append(output)))
-            output = self.model(**{**inputs, **told}, return_dict=True)
+            output = self.model(**{**inputs, **self.last_logits}, return_dict=True)
         if not self.prompted:
             last = hidden[-1][0] if isinstance(hidden[-1], tuple) else hidden[-1]
             return Seen(flat(output), last_layer=last)
@@ -135,41 +144,44 @@ class Case:
         return Seen(outputs, encodings)
 
     def features(self, seen: Seen) -> list[Tensor]:
-        """Of each image what a language model is given, or else the last layer's output, [P + N, D]."""
+        """Of each image what a language model is given, or else the last layer's output, [T, D]."""
         if not self.prompted:
             return list(seen.last_layer)
         return [rows for encoding in seen.encodings for rows in encoding.features]
 
-    def kept(self, seen: Seen) -> list[Tensor]:
-        """Which rows of each image's unpruned features the pruned model says that it kept, ascending."""
-        kept = []
-        for n, keep, rows in zip(
-            seen.stats.num_tokens, seen.stats.keep_indices, self.features(self.baseline), strict=True
-        ):
-            prefix = len(rows) - n
-            kept.append(torch.cat([torch.arange(prefix, device=keep.device), keep + prefix]))
-        return kept
+    @property
+    def marked(self) -> bool:
+        """Whether features come with a row for each placeholder, NaN where the tower dropped a token."""
+        return self.prompted and not isinstance(self.tower, Features)
 
-    def kept_features(self, seen: Seen) -> list[Tensor]:
-        """The rows of each image that the pruned model kept, [P + K, D]; padding and marks left out.
+    def kept(self, seen: Seen) -> list[Tensor]:
+        """Which rows of each image's unpruned features the pruned model kept, ascending.
 
         Raises ValueError where the marks are not where the statistics say.
         """
-        found = []
-        for rows, keep, whole in zip(
-            self.features(seen), self.kept(seen), self.features(self.baseline), strict=True
-        ):
-            marked = rows.isnan().any(dim=-1)
-            if len(rows) != len(whole) or not marked.any():
-                found.append(rows[: len(keep)])
-                continue
-            there = torch.nonzero(~marked)[:, 0]
-            if not torch.equal(there, keep.to(there.device)):
+        prefix = self.tower.num_prefix_tokens
+        named = [torch.nn.functional.pad(keep + prefix, (prefix, 0)) for keep in seen.stats.keep_indices]
+        for keep in named:
+            keep[:prefix] = torch.arange(prefix, device=keep.device)
+        if not self.marked:
+            return named
+        kept = [torch.nonzero(~rows.isnan().any(dim=-1))[:, 0] for rows in self.features(seen)]
+        sizes = zip(self.features(seen), seen.stats.num_tokens, strict=False)
+        if len(kept) == len(named) and len(gone := {len(rows) - n for rows, n in sizes}) == 1:
+            skipped = prefix - gone.pop()  # prefix tokens that the language model does not read
+            wanted = [keep[skipped:] - skipped for keep in named]
+            if not all(torch.equal(a, b.to(a.device)) for a, b in zip(kept, wanted, strict=True)):
                 raise ValueError(
                     "the tokens that came out of the tower are not those that its statistics name"
                 )
-            found.append(rows[there])
-        return found
+        return kept
+
+    def kept_features(self, seen: Seen) -> list[Tensor]:
+        """The rows of each image that the pruned model kept, [K, D]; padding and marks left out."""
+        pairs = zip(self.features(seen), self.kept(seen), strict=True)
+        if not self.prompted:
+            return [rows[: len(keep)] for rows, keep in pairs]
+        return [rows[keep.to(rows.device)] for rows, keep in pairs]
 
 
 @contextmanager
@@ -193,29 +205,27 @@ def before(module: nn.Module, hook: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def recording(inner: nn.Module, media: dict[str, str]) -> Iterator[list[Encoding]]:
+def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
     """The calls of a model's encoders inside a `with` block, in order."""
-    calls: list[Encoding] = []
+    inner, encoders, calls = adapter.inner, adapter.encoders, []
 
-    def recorder(token: str, name: str) -> Callable:
+    def recorder(pixels: str, name: str) -> Callable:
         original = getattr(inner, name)
 
         @functools.wraps(original)
         def call(*args, **kwargs):
             output = original(*args, **kwargs)
-            calls.append(Encoding(token, name, args, kwargs, list(output.pooler_output)))
+            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, features_of(output)))
             return output
 
         return call
 
-    names = {token: f"get_{token.removesuffix('_token_id')}_features" for token in media.values()}
-    names = {token: name for token, name in names.items() if hasattr(inner, name)}
-    own = {name: vars(inner)[name] for name in names.values() if name in vars(inner)}
-    vars(inner).update({name: recorder(token, name) for token, name in names.items()})
+    own = {name: vars(inner)[name] for name in encoders.values() if name in vars(inner)}
+    vars(inner).update({name: recorder(pixels, name) for pixels, name in encoders.items()})
     try:
         yield calls
     finally:
-        for name in names.values():
+        for name in encoders.values():
             vars(inner).pop(name, None)
         vars(inner).update(own)
 

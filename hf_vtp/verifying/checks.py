@@ -7,7 +7,7 @@ import torch
 from .. import apply as patch
 from .differences import Difference, between, largest
 from .footprint import Footprint
-from .full_prompt import full_mask, full_prompt, generate_positions, greedy, shown
+from .full_prompt import full_mask, full_prompt, generate_positions, greedy, greedy_by_hand, shown
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
@@ -71,15 +71,15 @@ def prompt_rounding(case: Measured) -> Outcome:
 def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
     reference = full_prompt(case, case.positions)
-    seen = case.look(reference).outputs["hidden states"]
-    expected = shown(seen, reference["attention_mask"])
+    seen, alive = case.look(reference).outputs, reference["attention_mask"]
+    expected = shown(seen["hidden states"], alive)
     text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
     apart = between(found, wanted)
     head = getattr(case.model, "lm_head", None)
     if head is not None:
-        last = case.pruned.outputs["logits"][:, -1][text[:, -1]]
-        apart = apart | between(last, head(expected[:, -1][text[:, -1]]))
+        there = alive[:, -1] != 0
+        apart = apart | between(case.pruned.outputs["logits"][there, -1], seen["logits"][there, -1])
         step = max(1, LOGITS // head.out_features)
         for a, b in zip(found.split(step), wanted.split(step), strict=True):
             apart = apart | between(head(a), head(b))
@@ -98,10 +98,10 @@ def generate(case: Measured) -> Outcome:
     reference = full_prompt(case, generate_positions(case))
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
-    expected, expected_logits = greedy(case, reference, new)
+    expected, expected_logits = greedy_by_hand(case, reference, new)
     if sequences.shape[1] != ids.shape[1] + new or not torch.equal(sequences[:, : ids.shape[1]], ids):
         return Outcome(Difference(), 0.0, "what generate returned does not begin with the whole prompt")
-    tokens, expected = sequences[:, -new:], expected[:, -new:]
+    tokens = sequences[:, -new:]
     equal = (tokens == expected).long().cumprod(dim=1).sum(dim=1).tolist()  # before the first other one
     worst, others, wrong = Difference(), [], ""
     for b, n in enumerate(equal):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from ..names import cache_in, cache_name
 from .case import Case, before
 
 NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
@@ -21,27 +22,41 @@ def full_mask(case: Case) -> Tensor:
     return torch.ones_like(ids) if mask is None else mask
 
 
+def embedded(case: Case) -> Tensor:
+    """The prompt's embeddings [B, n, D]; a placeholder, which may lie beyond the vocabulary, as any word."""
+    ids = case.inputs["input_ids"]
+    media = torch.tensor([getattr(case.model.config, token) for token in case.media.values()])
+    return case.inner.get_input_embeddings()(ids.masked_fill(torch.isin(ids, media.to(ids)), 0)).clone()
+
+
+def other_columns(case: Case) -> dict[str, Tensor]:
+    """Further arguments with one entry a column, that the language model reads."""
+    return {k: x for k, x in case.adapter.columns(case.inputs).items() if k != "input_ids"}
+
+
 def full_prompt(case: Case, positions: Tensor) -> dict[str, Tensor]:
     """Arguments of a forward of the unpruned model; `positions` [..., B, n] are those of the full prompt."""
-    ids, alive = case.inputs["input_ids"], full_mask(case).clone()
-    embeds = case.inner.get_input_embeddings()(ids).clone()
-    features, kept = case.kept_features(case.pruned), case.kept(case.pruned)
-    lengths, images = [len(rows) for rows in case.features(case.baseline)], iter(range(len(kept)))
+    ids, alive, embeds = case.inputs["input_ids"], full_mask(case).clone(), embedded(case)
+    images = zip(
+        case.features(case.pruned), case.kept(case.pruned), case.kept_features(case.pruned), strict=True
+    )
     for encoding in case.pruned.encodings:
         where = torch.nonzero(ids == getattr(case.model.config, encoding.token))  # [tokens, 2], row after row
         start = 0
-        for image in (next(images) for _ in encoding.features):
-            own = where[start : start + lengths[image]]
-            start += lengths[image]
-            left = torch.ones(len(own), dtype=torch.bool, device=own.device)
-            left[kept[image].to(own.device)] = False
-            rows = features[image].to(embeds.device, embeds.dtype)
-            embeds[own[~left][:, 0], own[~left][:, 1]] = rows
-            embeds[own[left][:, 0], own[left][:, 1]] = NEVER_SEEN
-            alive[own[left][:, 0], own[left][:, 1]] = 0
+        for _ in encoding.features:
+            whole, keep, rows = next(images)
+            own = where[start : start + len(whole)]
+            start += len(whole)
+            dropped = torch.ones(len(own), dtype=torch.bool, device=own.device)
+            dropped[keep.to(own.device)] = False
+            embeds[own[~dropped][:, 0], own[~dropped][:, 1]] = rows.to(embeds.device, embeds.dtype)
+            embeds[own[dropped][:, 0], own[dropped][:, 1]] = NEVER_SEEN
+            alive[own[dropped][:, 0], own[dropped][:, 1]] = 0
     if case.config.positions == "compact":
-        positions = (alive.long().cumsum(dim=-1) - 1).clamp(min=0).expand_as(positions)
-    return {"inputs_embeds": embeds, "attention_mask": alive, "position_ids": positions.clone()}
+        first = positions.amin()  # not every model counts from 0
+        positions = ((alive.long().cumsum(dim=-1) - 1).clamp(min=0) + first).expand_as(positions)
+    told = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
+    return {"inputs_embeds": embeds, **told}
 
 
 def forward_positions(case: Case) -> Tensor:
@@ -72,11 +87,11 @@ def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
     Whatever else the model's generation config asks for is left out: penalties for words of the prompt, say,
     would find none in the reference, which has embeddings.
     """
-    config, own = case.model.config, case.model.generation_config
+    own = case.model.generation_config
     case.model.generation_config = GenerationConfig(
         do_sample=False,
         pad_token_id=0 if own.pad_token_id is None else own.pad_token_id,
-        suppress_tokens=[getattr(config, token) for token in case.media.values()],
+        suppress_tokens=placeholder_ids(case),
         return_dict_in_generate=True,
         output_logits=True,
     )
@@ -85,6 +100,32 @@ def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
     finally:
         case.model.generation_config = own
     return output.sequences, torch.stack(output.logits, dim=1)
+
+
+def greedy_by_hand(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
+    """The same from a prompt of embeddings with positions, by forwards alone; the sequences [B, new] are new.
+
+    Not every model's `generate` takes embeddings, and some move the positions they are given.
+    """
+    name, words, logits = cache_name(case.inner), [], []
+    mask, positions = inputs["attention_mask"], inputs["position_ids"]
+    inputs = {**inputs, "use_cache": True}
+    for _ in range(new_tokens):
+        output = case.model(**inputs, **case.last_logits, return_dict=True)
+        logits.append(output.logits[:, -1])
+        allowed = logits[-1].index_fill(-1, torch.tensor(placeholder_ids(case)).to(mask), float("-inf"))
+        words.append(allowed.argmax(dim=-1))
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        positions = positions[..., -1:] + 1
+        inputs = {"input_ids": words[-1][:, None], "attention_mask": mask, "position_ids": positions}
+        inputs[name] = cache_in(output)
+    return torch.stack(words, dim=1), torch.stack(logits, dim=1)
+
+
+def placeholder_ids(case: Case) -> list[int]:
+    """The ids that stand for images or videos, within the vocabulary."""
+    ids = [getattr(case.model.config, token) for token in case.media.values()]
+    return [i for i in ids if i < case.model.config.get_text_config().vocab_size]
 
 
 def shown(x: Tensor, alive: Tensor) -> Tensor:
@@ -100,16 +141,13 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
 
     Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
     """
-    ids, mask = case.inputs["input_ids"], full_mask(case)
-    embeds, start = case.inner.get_input_embeddings()(ids).clone(), 0
+    ids, mask, embeds, start = case.inputs["input_ids"], full_mask(case), embedded(case), 0
     for encoding in case.baseline.encodings:
         where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
         rows = torch.cat(features[start : start + len(encoding.features)])
         start += len(encoding.features)
         embeds[where[:, 0], where[:, 1]] = rows.to(embeds.device, embeds.dtype)
-    widened = {
-        "inputs_embeds": torch.nn.functional.pad(embeds, (0, 0, pad, 0)),
-        "attention_mask": torch.nn.functional.pad(mask, (pad, 0)),
-        "position_ids": torch.nn.functional.pad(positions, (pad, 0)),
-    }
+    columns = {"attention_mask": mask, "position_ids": positions, **other_columns(case)}
+    widened = {name: torch.nn.functional.pad(x, (pad, 0)) for name, x in columns.items()}
+    widened["inputs_embeds"] = torch.nn.functional.pad(embeds, (0, 0, pad, 0))
     return case.look(widened).outputs["hidden states"][:, pad:]
