@@ -14,7 +14,6 @@ from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
 from .reader import PromptReader, Reading, check_columns, put
 
-
 DEEP_ARGUMENTS = ("visual_pos_masks", "deepstack_visual_embeds")  # of a language model with DeepStack
 
 
@@ -29,7 +28,7 @@ class Call:
     reading: Reading | None = None  # of a forward between its two hooks
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
-    # of a forward in progress: columns that hold a row of features, bool [B, n], and what DeepStack adds there
+    # of a forward in progress: columns that hold features, bool [B, n], and what DeepStack adds there
     deep: tuple[Tensor, list[Tensor]] | None = None
 
 

@@ -19,7 +19,6 @@ from .positions import Positions
 from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
 from .text import Text
 
-
 DEEPSTACK = "deepstack_features"  # of an encoder's output: what is added after layers of the language model
 
 

@@ -10,6 +10,14 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")  # o
 COUNTS_COLUMNS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
+STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention", "mamba"}  # layers with a running state
+
+
+def steps_over_masks(config: object) -> bool:
+    """Whether a language model has layers whose state goes on over columns that are masked."""
+    return not STATES.isdisjoint(getattr(config, "layer_types", None) or ())
+
+
 def refuse_encoded(arguments: dict) -> None:
     """Images whose features the caller made; there is nothing left to prune."""
     if arguments.get("mm_encoder_outputs"):

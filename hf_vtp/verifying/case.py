@@ -13,23 +13,14 @@ from torch import Tensor, nn
 from ..apply import applied, vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
-from ..families.placeholder import PlaceholderModel, features_of
+from ..families.placeholder import LANGUAGE, PlaceholderModel
 from ..names import parameters
+from ..prompts.refusals import steps_over_masks
 from ..pruning.stage import weighs
 from ..stats import VTPStats
 from ..towers.features import Features
-
-
-@dataclass
-class Encoding:
-    """One call of a model's encoder of images or videos."""
-
-    pixels: str  # the argument with pixels that the call was for
-    token: str  # attribute of the config with the placeholder's id
-    encoder: str  # the method's name
-    args: tuple
-    kwargs: dict
-    features: list[Tensor]  # [T, D] of each image, a row for each placeholder, NaN where a token was dropped
+from ..towers.rows import find
+from .encodings import Encoding, recording
 
 
 @dataclass
@@ -97,6 +88,16 @@ class Case:
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
+
+    @property
+    def language(self) -> nn.Module:
+        """What reads the prompt's embeddings."""
+        return find(self.inner, LANGUAGE)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the language model has layers in which masked columns leave traces."""
+        return self.prompted and steps_over_masks(self.model.config.get_text_config())
 
     @functools.cached_property
     def baseline(self) -> Seen:
@@ -202,32 +203,6 @@ def before(module: nn.Module, hook: Callable) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
-    """The calls of a model's encoders inside a `with` block, in order."""
-    inner, encoders, calls = adapter.inner, adapter.encoders, []
-
-    def recorder(pixels: str, name: str) -> Callable:
-        original = getattr(inner, name)
-
-        @functools.wraps(original)
-        def call(*args, **kwargs):
-            output = original(*args, **kwargs)
-            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, features_of(output)))
-            return output
-
-        return call
-
-    own = {name: vars(inner)[name] for name in encoders.values() if name in vars(inner)}
-    vars(inner).update({name: recorder(pixels, name) for pixels, name in encoders.items()})
-    try:
-        yield calls
-    finally:
-        for name in encoders.values():
-            vars(inner).pop(name, None)
-        vars(inner).update(own)
 
 
 def flat(output: object, path: str = "") -> dict[str, Tensor]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import torch
 
 from .. import apply as patch
+from .condensed import spread
+from .deepstack import deepstack
 from .differences import Difference, between, largest
+from .encodings import Encoding
 from .footprint import Footprint
-from .full_prompt import full_mask, full_prompt, generate_positions, greedy, greedy_by_hand, shown
+from .full_prompt import (
+    full_mask,
+    full_prompt,
+    generate_positions,
+    greedy,
+    greedy_by_hand,
+    short_prompt,
+    shown,
+)
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
-from .tower_runs import full_features, full_outputs
+from .tower_runs import full_encodings, full_outputs
 
 LOGITS = 1 << 24  # numbers of logits that are there at once
 
@@ -71,8 +82,11 @@ def prompt_rounding(case: Measured) -> Outcome:
 def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
     reference = full_prompt(case, case.positions)
-    seen, alive = case.look(reference).outputs, reference["attention_mask"]
-    expected = shown(seen["hidden states"], alive)
+    alive = reference["attention_mask"]
+    with deepstack(case, case.pruned):
+        seen = case.look(short_prompt(case, reference)).outputs
+    states = spread(seen["hidden states"], alive) if case.recurrent else seen["hidden states"]
+    expected = shown(states, alive)
     text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
     apart = between(found, wanted)
@@ -98,7 +112,8 @@ def generate(case: Measured) -> Outcome:
     reference = full_prompt(case, generate_positions(case))
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
-    expected, expected_logits = greedy_by_hand(case, reference, new)
+    with deepstack(case, case.pruned):
+        expected, expected_logits = greedy_by_hand(case, short_prompt(case, reference), new)
     if sequences.shape[1] != ids.shape[1] + new or not torch.equal(sequences[:, : ids.shape[1]], ids):
         return Outcome(Difference(), 0.0, "what generate returned does not begin with the whole prompt")
     tokens = sequences[:, -new:]
@@ -136,7 +151,9 @@ def _tower_at_full_length(case: Measured) -> Outcome:
     kept, found = case.kept(case.pruned), case.kept_features(case.pruned)
     apart = Difference()
     if case.prompted:
-        full = full_features(case, case.pruned)
+        encodings = full_encodings(case, case.pruned)
+        full = [rows for encoding in encodings for rows in encoding.features]
+        apart = _deepstack(case, encodings)
     else:
         seen = full_outputs(case, case.pruned)
         full, outputs = list(seen.last_layer), case.pruned.outputs
@@ -148,6 +165,19 @@ def _tower_at_full_length(case: Measured) -> Outcome:
         found, (rows[keep.to(rows.device)] for rows, keep in zip(full, kept, strict=True)), strict=True
     )
     return Outcome(apart | largest(pairs), case.bounds.over(case.tower_noise), detail=_kept(case))
+
+
+def _deepstack(case: Measured, full: list[Encoding]) -> Difference:
+    """Of what DeepStack adds to the columns of kept tokens."""
+    apart, kept = Difference(), iter(case.kept(case.pruned))
+    for whole, encoding in zip(full, case.pruned.encodings, strict=True):
+        rows, start = [], 0
+        for features in encoding.features:
+            rows.append(next(kept) + start)
+            start += len(features)
+        rows = torch.cat(rows)
+        apart = apart | largest((a[rows], b[rows]) for a, b in zip(encoding.deep, whole.deep, strict=True))
+    return apart
 
 
 def _kept(case: Measured) -> str:

@@ -11,8 +11,8 @@ from transformers import GenerationConfig
 
 from ..names import cache_in, cache_name
 from .case import Case, before
-
-NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
+from .condensed import condensed
+from .deepstack import NEVER_SEEN, deepstack
 
 
 def full_mask(case: Case) -> Tensor:
@@ -62,7 +62,7 @@ def full_prompt(case: Case, positions: Tensor) -> dict[str, Tensor]:
 def forward_positions(case: Case) -> Tensor:
     """The positions that the unpruned model's forward gives to the full prompt, [..., B, n]."""
     seen: list = []
-    with before(case.inner.language_model, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
+    with before(case.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
     return torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if seen[0] is None else seen[0]
@@ -128,6 +128,11 @@ def placeholder_ids(case: Case) -> list[int]:
     return [i for i in ids if i < case.model.config.get_text_config().vocab_size]
 
 
+def short_prompt(case: Case, full: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a full prompt must agree with: itself, or where masked columns leave traces, without them."""
+    return condensed(full) if case.recurrent else full
+
+
 def shown(x: Tensor, alive: Tensor) -> Tensor:
     """Rows of the full prompt [B, n, D] as a caller sees them: dropped ones repeat the last kept before."""
     columns = torch.arange(alive.shape[1], device=x.device)
@@ -142,6 +147,7 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
     Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
     """
     ids, mask, embeds, start = case.inputs["input_ids"], full_mask(case), embedded(case), 0
+    pad = 0 if case.recurrent else pad  # up to 5.12 such layers take no mask of a single row
     for encoding in case.baseline.encodings:
         where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
         rows = torch.cat(features[start : start + len(encoding.features)])
@@ -150,4 +156,5 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
     columns = {"attention_mask": mask, "position_ids": positions, **other_columns(case)}
     widened = {name: torch.nn.functional.pad(x, (pad, 0)) for name, x in columns.items()}
     widened["inputs_embeds"] = torch.nn.functional.pad(embeds, (0, 0, pad, 0))
-    return case.look(widened).outputs["hidden states"][:, pad:]
+    with deepstack(case, case.baseline):
+        return case.look(widened).outputs["hidden states"][:, pad:]
