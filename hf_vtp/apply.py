@@ -16,6 +16,7 @@ from . import canary
 from .config import VTPConfig
 from .families import Adapter, adapter_for
 from .model_config import OwnConfig, forget, made_for, refuse_others, remembered
+from .options import takes_fields
 from .stats import VTPStats
 from .towers.tower import Tower
 from .wrappers import transformers_model, unwrap
@@ -23,19 +24,25 @@ from .wrappers import transformers_model, unwrap
 ATTRIBUTE = "_vtp"  # where a pruned model keeps its adapter
 
 
-def apply_vtp(
-    model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **overrides
-) -> nn.Module:
+@takes_fields(VTPConfig)
+def apply_vtp(model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **fields) -> nn.Module:
     """Make `model` look at fewer image tokens from its next forward on; returns the model.
 
-    Only this object changes. Applying again replaces. `config` is a VTPConfig, or a folder or a repository on
-    the Hub to load one from; keyword arguments are VTPConfig's fields and override it. Without any argument
-    it is what `model.config.vtp_config` says, of a model that was saved while it was pruned. The config is
-    copied: what is changed in it later has no effect until apply_vtp is called again.
+    Only this object changes. Applying again replaces. The config is copied: what is changed in it later has
+    no effect until apply_vtp is called again.
 
-    Image features of a pruned language model, asked for by `get_image_features`, are those of the tokens that
-    stay: LLaVA's have a row for each; Qwen's a row for every merge unit, NaN where it was dropped. `forward`
-    and `generate` never let such a row through.
+    Image features of a pruned language model, asked for by `get_image_features`, have a row for every
+    placeholder, NaN where its token was dropped in the tower. `forward` and `generate` never let such a row
+    through.
+
+    Args:
+        model: a model of Transformers, or a wrapper around one (torch.compile, PEFT, DDP).
+        config: a VTPConfig, or a folder or a repository on the Hub to load one from; None for what the other
+            arguments say. Without any argument it is what `model.config.vtp_config` says, of a model that was
+            saved while it was pruned.
+        {fields}
+
+    The fields of VTPConfig override `config`; those that are left out stay as `config` has them.
 
     Raises ValueError or TypeError, before anything is changed, for what is no model (a pipeline, a module
     around one: the sentence names what to pass), a model family that is not supported, an unknown method or
@@ -46,7 +53,7 @@ def apply_vtp(
     root = transformers_model(model)
     make = adapter_for(root)
     canary.check(root)
-    config = _chosen(root, config, overrides)
+    config = _chosen(root, config, fields)
     refuse_others(root, config)
     adapter = make(root, config)
     adapter.own_config = OwnConfig(root, made_for(root, config))
@@ -67,17 +74,22 @@ def remove_vtp(model: nn.Module) -> nn.Module:
     return model
 
 
+@takes_fields(VTPConfig)
 @contextmanager
 def vtp(
-    model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **overrides
+    model: nn.Module, config: VTPConfig | str | os.PathLike | None = None, **fields
 ) -> Iterator[nn.Module]:
     """Prune inside a `with` block; whatever held before, pruned or not, holds again after it.
+
+    Args:
+        model, config: as in apply_vtp.
+        {fields}
 
     Raises RuntimeError for a block that ends before one that began inside it; what held before both holds
     again after the last of them.
     """
     with _restored(model):
-        yield apply_vtp(model, config, **overrides)
+        yield apply_vtp(model, config, **fields)
 
 
 @contextmanager
@@ -140,14 +152,14 @@ def applied(model: nn.Module) -> Adapter | None:
     return vars(unwrap(model)).get(ATTRIBUTE)
 
 
-def _chosen(root: nn.Module, config: VTPConfig | str | os.PathLike | None, overrides: dict) -> VTPConfig:
+def _chosen(root: nn.Module, config: VTPConfig | str | os.PathLike | None, fields: dict) -> VTPConfig:
     if config is None:
-        config = (None if overrides else remembered(root)) or VTPConfig()
+        config = (None if fields else remembered(root)) or VTPConfig()
     elif isinstance(config, str | os.PathLike):
         config = VTPConfig.from_pretrained(config)
     elif not isinstance(config, VTPConfig):
         raise TypeError(f"config must be a folder, a name on the Hub, a VTPConfig or None, not {config!r}")
-    return config.replace(**overrides)
+    return config.replace(**fields)
 
 
 def _install(adapter: Adapter) -> None:

@@ -238,11 +238,11 @@ def test_the_tiny_llava_has_the_language_model_of_the_one_at_hand(text, untested
 
 
 def test_a_tower_that_cannot_be_pruned_is_refused_as_such(untested):
-    vision = transformers.SiglipVisionConfig(**{**tiny.packed.SIZES, "image_size": 16, "patch_size": 4})
+    vision = transformers.BeitConfig(**{**tiny.packed.SIZES, "image_size": 16, "patch_size": 4})
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=dict(tiny.packed.TEXT, model_type="llama"),
-        image_token_id=tiny.IMAGE,
+        image_token_id=tiny.packed.IMAGE,
     )
-    with pytest.raises(ValueError, match="siglip_vision_model.* cannot be pruned"):
+    with pytest.raises(ValueError, match="beit.* cannot be pruned"):
         apply_vtp(transformers.LlavaForConditionalGeneration(config))

@@ -1,11 +1,12 @@
 """VTPConfig: what it accepts, what it refuses and in which words, and how ratios become stages and counts."""
 
+import inspect
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 
-from hf_vtp import VTPConfig, list_methods
+from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp
 from hf_vtp.methods.mergers import MERGERS
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
@@ -214,3 +215,13 @@ def test_the_count_is_the_rounded_share_and_at_least_one(n, ratio):
 def test_bounds_of_the_count(ratio, bounds, count):
     config = VTPConfig(keep_ratio=ratio, **bounds)
     assert num_keep(100, config.keep_ratio, config.min_keep, config.max_keep) == count
+
+
+@pytest.mark.parametrize("function", [apply_vtp, vtp], ids=lambda f: f.__name__)
+def test_every_field_stands_in_the_signature_and_the_docstring(function):
+    parameters = inspect.signature(function).parameters
+    assert list(parameters) == ["model", "config", *(f.name for f in fields(VTPConfig))]
+    for field in fields(VTPConfig):
+        given = parameters[field.name]
+        assert given.kind is given.KEYWORD_ONLY and given.default == getattr(VTPConfig(), field.name)
+        assert f"{field.name}: " in function.__doc__ and f"{field.name}: " in VTPConfig.__doc__

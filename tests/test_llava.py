@@ -2,17 +2,13 @@
 
 import pytest
 import torch
-from models import state, vision_config
+from models import state
 from oracles import masked_clip
 from transformers import (
+    BeitConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    SiglipVisionConfig,
-    VipLlavaConfig,
-    VipLlavaForConditionalGeneration,
 )
 from vlm import IMAGE, Llava, expected_rows
 
@@ -160,7 +156,7 @@ def test_a_config_changed_since_is_followed_or_refused():
 def test_stages_that_llava_does_not_read_are_refused(read, stage, allowed):
     model = Llava.model(vision_feature_layer=read)
     before = state(model)
-    with pytest.raises(ValueError, match=f"what LLaVA reads.*choose from {allowed}"):
+    with pytest.raises(ValueError, match=f"what the language model reads.*choose from {allowed}"):
         apply_vtp(model, layer=stage)
     assert state(model) == before
 
@@ -216,8 +212,11 @@ def test_tower_projector_and_language_model_run_on_kept_tokens_only(ratio, kept,
 def test_image_hidden_states_are_the_kept_features():
     model, inputs = apply_vtp(Llava.model(), keep_ratio=0.3), Llava.inputs((1, 0, 2))
     states = image_rows(model(**inputs))
-    features = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
-    assert states.shape == (33, 32) and torch.equal(states, torch.cat(list(features)))
+    features = torch.cat(
+        list(model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output)
+    )
+    assert features.shape == (108, 32)  # a row for each placeholder, NaN where one was dropped
+    assert states.shape == (33, 32) and torch.equal(states, features[~features.isnan().any(-1)])
     remove_vtp(model)
     assert image_rows(model(**inputs)).shape == (108, 32)
     assert image_rows(model(**Llava.inputs((0, 0)))) is None
@@ -230,28 +229,9 @@ def text_config():
 
 
 def test_an_unsupported_tower_is_refused_by_name():
-    tower = SiglipVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
-    )
+    tower = BeitConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
     model = LlavaForConditionalGeneration(LlavaConfig(vision_config=tower, text_config=text_config()))
     before = state(model)
-    with pytest.raises(
-        ValueError, match="'siglip_vision_model' cannot be pruned; choose from .*'clip_vision_model'"
-    ):
+    with pytest.raises(ValueError, match="'beit' cannot be pruned; choose from .*'clip_vision_model'"):
         apply_vtp(model)
     assert state(model) == before
-
-
-@pytest.mark.parametrize(
-    "config, cls, name",
-    [
-        (LlavaNextConfig, LlavaNextForConditionalGeneration, "llava_next"),
-        (VipLlavaConfig, VipLlavaForConditionalGeneration, "vipllava"),
-    ],
-)
-def test_a_family_without_an_adapter_is_refused_though_its_tower_is_a_clip(config, cls, name):
-    model = cls(config(vision_config=vision_config(), text_config=text_config()))
-    with pytest.raises(ValueError, match=f"'{name}'.* cannot be pruned; choose .*'clip', .*'llava'"):
-        apply_vtp(model)
-    with pytest.raises(ValueError, match=f"'{name}'"):
-        apply_vtp(model.model)

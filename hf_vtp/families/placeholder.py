@@ -29,6 +29,7 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
     "video": ("video_token_id", "video_token_index"),
 }
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+STRATEGY = "vision_feature_select_strategy"
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
 LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
@@ -67,10 +68,12 @@ class PlaceholderModel(Generates, Adapter):
     reads_text = True
 
     def __init__(self, row: FamilyRow, model: nn.Module, config: VTPConfig):
-        self.row = row
+        self.row, self.first_position = row, row.first_position
         self.inner = merging(model)
         found = media_of(model)
         self.media = {pixels: token for pixels, (token, _) in found.items()}
+        if row.video_token and PIXELS["video"] in found:
+            self.media[PIXELS["video"]] = row.video_token
         self.encoders = {pixels: encoder for pixels, (_, encoder) in found.items()}
         self.taken = {e: encoder_arguments(self.inner, e) for e in self.encoders.values()}
         taken = {name for names in self.taken.values() for name in names}
@@ -128,10 +131,12 @@ class PlaceholderModel(Generates, Adapter):
                 continue
             if self.tower.call.text is not None:
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
-            given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
-            given = {k: self.on_device(x) for k, x in given.items()}
+            given = {
+                k: self.on_device(arguments[k]) for k in self.taken[encoder] if arguments.get(k) is not None
+            }
             self.tower.expect(name, arguments)
-            output = getattr(self.inner, encoder)(**given, return_dict=True)
+            pixels = self.on_device(arguments[name])  # by position: its name differs between releases
+            output = getattr(self.inner, encoder)(pixels, **given, return_dict=True)
             rows = features_of(output)
             encoded[name] = self.kept_of(name, output, rows, arguments)
             runs.append(self.tower.call.last)
@@ -166,14 +171,22 @@ class PlaceholderModel(Generates, Adapter):
         for name in self.media:
             grids = self.tower.input_grids(name, arguments)
             if grids is not None:
-                prefix = self.tower.num_prefix_tokens if self.reads_prefix(arguments) else 0
-                found[name] = [prefix + count for count in self.tower.counts(grids)]
+                rows = self.prefix_rows(arguments)
+                found[name] = [rows + count for count in self.tower.counts(grids)]
         return found
 
-    def reads_prefix(self, arguments: dict) -> bool:
-        """Whether prefix tokens go to the language model, where a config or a call says so."""
-        name = "vision_feature_select_strategy"
-        return (arguments.get(name) or getattr(self.model.config, name, None)) == "full"
+    def prefix_rows(self, arguments: dict) -> int:
+        """Prefix tokens that go to the language model: all but the first, or all where somebody says so.
+
+        Raises ValueError where the first token would be skipped and is a patch.
+        """
+        strategy = arguments.get(STRATEGY) or getattr(self.model.config, STRATEGY, None)
+        prefix = self.tower.num_prefix_tokens
+        if strategy == "default" and prefix == 0:
+            raise ValueError(
+                f"{STRATEGY}='default' skips the first patch of a tower without a [CLS] token; use 'full'"
+            )
+        return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
         if isinstance(self.tower, Features):
@@ -197,9 +210,9 @@ class PlaceholderModel(Generates, Adapter):
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
-    """Arguments of a model's forward that it hands on to an encoder."""
+    """Arguments of a model's forward that it hands on to an encoder, beside the pixels."""
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
-    names = [name for name in parameters(function)[1:] if name not in ("kwargs", "return_dict")]
+    names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
 
 

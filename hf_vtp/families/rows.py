@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from ..towers.rows import TowerRow
@@ -11,12 +13,17 @@ from .table import FamilyRow, register_family, register_tower
 # Vision towers: where layers are, and a layer's attention; the last arguments are roots around the tower
 
 register_tower("clip_vision_model", TowerRow("encoder.layers", "self_attn"), "clip")
-register_tower(("qwen2_5_vl_vision", "qwen2_vl_vision", "qwen3_5_moe_vision", "qwen3_5_vision"), PackedRow())
-register_tower(("qwen3_vl_moe_vision", "qwen3_vl_vision"), PackedRow(deepstack="deepstack_merger_list"))
-register_tower(("glm4v_moe_vision", "glm4v_vision"), PackedRow(project=downsampled))
-register_tower("glm_ocr_vision", PackedRow(norms="q_norm k_norm", project=downsampled))
 
 # Vision-language models: where their tower and projector are, from the module with get_image_features
+
+# Projectors that work row by row
+register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
+register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
+register_tower("janus_vision_model", TowerRow("encoder.layers", "self_attn", prefix=0, alone=False))
+register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
+
+# Patches of all images in one sequence
 
 
 def first_full_block(depth: int, module: nn.Module) -> int:
@@ -25,8 +32,11 @@ def first_full_block(depth: int, module: nn.Module) -> int:
     return min(full, default=depth // 4)
 
 
-register_family("llava", FamilyRow("vision_tower", "multi_modal_projector"))
+register_tower(("qwen2_5_vl_vision", "qwen2_vl_vision", "qwen3_5_moe_vision", "qwen3_5_vision"), PackedRow())
+register_tower(("qwen3_vl_moe_vision", "qwen3_vl_vision"), PackedRow(deepstack="deepstack_merger_list"))
+register_tower(("glm4v_moe_vision", "glm4v_vision"), PackedRow(project=downsampled))
+register_tower("glm_ocr_vision", PackedRow(norms="q_norm k_norm", project=downsampled))
 
 packed = FamilyRow("visual", default_layer=first_full_block)
 register_family(("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), packed)
-register_family(("glm46v", "glm4v", "glm4v_moe", "glm_ocr"), packed)
+register_family(("glm46v", "glm4v", "glm4v_moe", "glm_ocr"), replace(packed, video_token="image_token_id"))

@@ -26,8 +26,10 @@ class FamilyRow:
         cell: side of the square of patches that the projector makes one row of; a number, or a function of
             the root's config.
         tiles: whether a picture may be several images of the tower, or lose rows after the projector.
+        first_position: where the language model counts positions from.
         default_layer: a function of the depth that the language model reads and of the tower: the layer
             after which tokens leave unless somebody says; None for the middle.
+        video_token: the config's attribute with the id of a video's placeholders, where it is not the video's.
         adapter: the class that prunes it; None for PlaceholderModel.
     """
 
@@ -35,7 +37,9 @@ class FamilyRow:
     projector: str = ""
     cell: int | Callable[[object], int] = 1
     tiles: bool = False
+    first_position: int = 0
     default_layer: Callable[[int, nn.Module], int] | None = None
+    video_token: str = ""
     adapter: type[Adapter] | None = None
 
 

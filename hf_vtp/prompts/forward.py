@@ -120,7 +120,7 @@ class ShortPrompts(PromptReader):
             # the prompt carries the positions that `generate` was given
             if (call.pending is None and call.shift is None) or kwargs.get("position_ids") is None:
                 return None
-            return args, self._feed_chunk(call, dict(kwargs))
+            return (), self._feed_chunk(call, named(module, args, kwargs))
         call.reading = None
         arguments = named(module, args, kwargs) if args else kwargs
         arguments = with_cache_named(self.cache_name, arguments)

@@ -48,7 +48,7 @@ class Generates(ShortPrompts):
         if memory is not None:
             memory = memory.rows(len(mask)).upto(past)
         short = self.short(kwargs, given, reading, old, memory)
-        short["position_ids"] = self.carried_positions(reading.memory)
+        short["position_ids"] = self.carried_positions(reading.memory) - self.first_position
         full = None
         if "input_ids" in given:
             full = FullIds(given["input_ids"], short["input_ids"].shape[1], mask)

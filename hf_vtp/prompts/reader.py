@@ -95,7 +95,9 @@ class PromptReader(Positions):
             row = torch.nonzero(placeholders[name])[:, 0]
             rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
         index = places(is_text)
-        text = take(embeds, index.clamp(min=0)) if ids is None else self.embed(take(ids, index.clamp(min=0)))
+        text = take(embeds if ids is None else ids, index.clamp(min=0))
+        if ids is not None:  # of padding any word: the first column may hold an id beyond the vocabulary
+            text = self.embed(text.masked_fill(index < 0, 0))
         return Text(text, index >= 0, rows, self.project, next(iter(rows)))
 
     def columns(self, arguments: dict) -> dict[str, Tensor]:
@@ -129,7 +131,7 @@ class PromptReader(Positions):
         if memory is None:
             seen = mask[:, :past].long()
             start = seen.sum(dim=-1, keepdim=True) if generating else torch.full_like(mask[:, :1], past)
-            memory = plain_memory(seen, start)
+            memory = plain_memory(seen, start + self.first_position)
         else:
             memory = memory.rows(batch).upto(past)
         check_columns(mask, memory.length + n)
@@ -165,7 +167,7 @@ class PromptReader(Positions):
             prompt.take(rows).masked_fill(prompt.mask == 0, -1),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
-            {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
+            {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
             [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
         )
@@ -177,6 +179,7 @@ class PromptReader(Positions):
         given = arguments.get("position_ids")
         if given is not None:
             given = given[..., -mask.shape[1] :].expand(*given.shape[:-2], *mask.shape)
+            given = given + self.first_position if generating else given  # `generate` adds it itself
             return given, given.amax(dim=-1, keepdim=True) + 1
         local, following = self.local_positions(arguments, mask, generating)
         return local + memory.next_position, following + memory.next_position

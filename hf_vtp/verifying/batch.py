@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..families.read_states import NAME
+from ..families.read_states import NAMES
 from .case import Case
 
 OF_VIDEOS = ("video", "second_per_grid")  # parts of names of arguments that speak of videos
@@ -49,7 +49,7 @@ def speaking_of(case: Case, name: str) -> list[str]:
         key
         for key in case.adapter.media_names(case.inputs)
         if any(part in key for part in OF_VIDEOS) == of_video
-        and key not in (name, NAME)
+        and key not in (name, *NAMES)
         and getattr(case.inputs[key], "shape", ()) != shape
     ]
     return [name, *sorted(found)]
