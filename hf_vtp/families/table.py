@@ -29,7 +29,7 @@ class FamilyRow:
         first_position: where the language model counts positions from.
         default_layer: a function of the depth that the language model reads and of the tower: the layer
             after which tokens leave unless somebody says; None for the middle.
-        video_token: the config's attribute with the id of a video's placeholders, where it is not the video's.
+        video_token: the config's attribute with the id of a video's placeholders, if not the video's own.
         adapter: the class that prunes it; None for PlaceholderModel.
     """
 

@@ -59,7 +59,11 @@ class Positions:
         ids, given = arguments.get("input_ids"), self.of_images(arguments)
         typed = "mm_token_type_ids" in given  # else the model counts images by the ids around them
         known = given.get("mm_token_type_ids") if typed else arguments.get("attention_mask")
-        if ids is None or known is None or all(x is None for k, x in given.items() if k.endswith("_grid_thw")):
+        if (
+            ids is None
+            or known is None
+            or all(x is None for k, x in given.items() if k.endswith("_grid_thw"))
+        ):
             if generating:
                 self.inner.rope_deltas = torch.zeros_like(following)
             return place.expand(3, -1, -1), following.expand(3, -1, -1)

@@ -16,7 +16,14 @@ from ..pruning.tokens import take
 from ..towers.tower import Tower
 from .condense import Condensed, Memory, condense, plain_memory
 from .positions import Positions
-from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
+from .refusals import (
+    refuse_beyond_window,
+    refuse_encoded,
+    refuse_masks,
+    refuse_packed,
+    refuse_padding_within,
+    smallest_window,
+)
 from .text import Text
 
 DEEPSTACK = "deepstack_features"  # of an encoder's output: what is added after layers of the language model
@@ -161,6 +168,7 @@ class PromptReader(Positions):
             features += part.output.pooler_output
             offset = sum(map(len, features))
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
+        refuse_padding_within(self.model, prompt.mask, past)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,

@@ -102,3 +102,15 @@ def refuse_prompt_learning(model: nn.Module) -> None:
             "generate of a pruned model does not take PEFT's prompt or prefix tuning, whose virtual tokens "
             "drop the positions of the prompt; call remove_vtp(model), or use LoRA"
         )
+
+
+def refuse_padding_within(model: nn.Module, mask: Tensor, past: int) -> None:
+    """Rows of different lengths after a filled cache, where layers would step over the padding between.
+
+    `mask` [B, m] is of the condensed columns after the first `past`.
+    """
+    if past and steps_over_masks(model.config.get_text_config()) and not bool(mask.all()):
+        raise NotImplementedError(
+            "the language model has layers with a running state, which padding between two turns would "
+            "change, and rows of this turn keep different numbers of tokens; pass rows one by one"
+        )
