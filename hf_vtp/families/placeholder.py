@@ -13,6 +13,7 @@ from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
 from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
+from ..prompts.positions import SECONDS
 from ..prompts.reader import Encoded
 from ..pruning.run import Run
 from ..pruning.stage import needs
@@ -77,7 +78,7 @@ class PlaceholderModel(Generates, Adapter):
         self.encoders = {pixels: encoder for pixels, (_, encoder) in found.items()}
         self.taken = {e: encoder_arguments(self.inner, e) for e in self.encoders.values()}
         taken = {name for names in self.taken.values() for name in names}
-        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
+        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, SECONDS, *ENCODED)
         self.cache_name = cache_name(self.inner)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..names import parameters
 from .condense import Memory
 
+SECONDS = "video_second_per_grid"  # what some forwards call second_per_grids
 OF_TEXT = {
     "input_ids",
     "inputs_embeds",
@@ -38,7 +39,7 @@ class Positions:
         others = {
             "use_audio_in_video": bool(arguments.get("use_audio_in_video")),
             "audio_seqlens": arguments.get("audio_feature_lengths") if audio is None else audio.sum(dim=1),
-            "second_per_grids": arguments.get("video_second_per_grid"),
+            "second_per_grids": arguments.get(SECONDS),
         }  # which forwards know by another name
         return {name: others.get(name, arguments.get(name)) for name in self.rope_arguments}
 

@@ -61,8 +61,9 @@ def of_two_frames(module: nn.Module, arguments: dict, grids: list[Grid]) -> Unit
     if any(t > 1 for t, _, _ in grids):
         parts = rows.split([math.prod(grid) for grid in found])
         pairs = zip(parts, found, strict=True)
-        rows = torch.cat([x.view(t // 2, 2, h * w, -1).transpose(1, 2).flatten(2) for x, (t, h, w) in pairs])
-        rows, found = rows.flatten(0, 1), [(t // 2, h, w) for t, h, w in found]
+        pairs = [x.view(t // 2, 2, h * w, -1).transpose(1, 2) for x, (t, h, w) in pairs]
+        rows = torch.cat([x.flatten(0, 1).flatten(1) for x in pairs])  # [units, 2·M]
+        found = [(t // 2, h, w) for t, h, w in found]
     return found, rows
 
 

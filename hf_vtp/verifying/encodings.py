@@ -29,14 +29,20 @@ class Encoding:
 @contextmanager
 def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
     """The calls of a model's encoders inside a `with` block, in order."""
-    inner, encoders, calls = adapter.inner, adapter.encoders, []
+    inner, encoders, calls, running = adapter.inner, adapter.encoders, [], []
 
     def recorder(pixels: str, name: str) -> Callable:
         original = getattr(inner, name)
 
         @functools.wraps(original)
         def call(*args, **kwargs):
-            output = original(*args, **kwargs)
+            running.append(name)
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                running.pop()
+            if running:  # videos may go through the encoder of images
+                return output
             given = getattr(output, "deepstack_features", None) or ()  # an image each, or not split
             deep = [x if isinstance(x, Tensor) else torch.cat(list(x)) for x in given]
             found = (features_of(output), deep)

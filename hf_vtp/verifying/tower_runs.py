@@ -31,7 +31,7 @@ def full_encodings(case: Case, pruned: Seen | None) -> list[Encoding]:
         first = images.stop
         with masking(case, pruned, run, images), recording(case.adapter) as calls:
             getattr(case.inner, encoding.encoder)(*encoding.args, **encoding.kwargs)
-        found += calls[-1:]  # one that is made by another is recorded first
+        found += calls
     return found
 
 
