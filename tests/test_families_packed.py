@@ -46,6 +46,10 @@ def test_words_of_rows_with_several_images_and_none_equal_the_full_prompts(pair)
 
 def test_a_static_cache_gives_the_full_prompts_words(pair):
     static = dict(cache_implementation="static", max_new_tokens=4, disable_compile=True)
+    try:
+        pair.twin.generate(**pair.inputs, **pair.words, **static)
+    except KeyError as error:  # 5.12 makes no such mask for a layer with a running state
+        pytest.skip(f"Transformers' own generate has no static cache for this model: KeyError {error}")
     found = pair.found_words(pair.inputs, **static)
     assert torch.equal(found, pair.expected_words(pair.prompt(pair.inputs, generating=True), **static))
 

@@ -11,10 +11,10 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
+from ..prompts.encoded import Encoded
 from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
 from ..prompts.positions import SECONDS
-from ..prompts.reader import Encoded
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined

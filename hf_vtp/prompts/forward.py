@@ -12,7 +12,8 @@ from ..names import media_fields, parameters, with_cache_named
 from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
-from .reader import PromptReader, Reading, check_columns, put
+from .encoded import Reading
+from .reader import PromptReader, check_columns, put
 
 DEEP_ARGUMENTS = ("visual_pos_masks", "deepstack_visual_embeds")  # of a language model with DeepStack
 
