@@ -93,11 +93,11 @@ def fetch(name: str | os.PathLike, **options) -> tuple[object, str]:
         raise ValueError(f"{shown} is neither a folder nor a name on the Hub such as 'user/repo'")
     source = f"{NAME} of {name}"
     with clearly(name):
-        told = hf_hub_download(name, NAME, dry_run=True, **options)
-    check_size(told.file_size or 0, source)  # before it is downloaded
-    if told.will_download:  # a server may say nothing of the size, or what is not so
+        answer = hf_hub_download(name, NAME, dry_run=True, **options)
+    check_size(answer.file_size or 0, source)  # before it is downloaded
+    if answer.will_download:  # a server may say nothing of the size, or what is not so
         with clearly(name):
-            size = _size(hf_hub_url(name, NAME, revision=told.commit_hash), options.get("token"))
+            size = _size(hf_hub_url(name, NAME, revision=answer.commit_hash), options.get("token"))
         check_size(size, source)
     with clearly(name):
         path = hf_hub_download(name, NAME, library_name=LIBRARY, library_version=__version__, **options)
@@ -105,7 +105,7 @@ def fetch(name: str | os.PathLike, **options) -> tuple[object, str]:
 
 
 def _size(url: str, token: str | bool | None) -> int:
-    """Bytes behind an address, counted as they come; the connection ends with the first one too many."""
+    """Bytes at an address, counted as they come; the connection ends with the first one too many."""
     size, headers = 0, build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         hf_raise_for_status(response)

@@ -48,8 +48,9 @@ def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, obj
     """The fields of a model's output that tell of its media, by "image" and "video"."""
     names = field_names(output)
     fields = {f"{medium}_outputs": media[medium] for medium in media if f"{medium}_outputs" in names}
-    if "image" in media and "image_hidden_states" in names:  # up to 5.23
-        fields["image_hidden_states"] = torch.cat(list(media["image"].pooler_output))
+    for medium in media:
+        if f"{medium}_hidden_states" in names:  # up to 5.23
+            fields[f"{medium}_hidden_states"] = torch.cat(list(media[medium].pooler_output))
     return fields
 
 

@@ -17,10 +17,10 @@ class StageStats:
 
     Attributes:
         layer: encoder layer after which it ran.
-        keep_indices: LongTensor [K], ascending raster indices (of the whole image) of the tokens it left.
+        keep_indices: LongTensor [K], ascending raster indices (of the whole image) of the tokens it kept.
         assignment: LongTensor [N], for every token that entered the stage the place of its group in
             `keep_indices`; -1 where it was dropped.
-        sizes: float tensor [K], how many original tokens each one left stands for.
+        sizes: float tensor [K], how many original tokens each kept one stands for.
         scores: float tensor [N] of the tokens that entered, higher = kept; None where nothing was to leave.
     """
 
@@ -42,8 +42,8 @@ class VTPStats:
 
     Attributes:
         num_tokens: patch tokens (or merge units) of the image; prefix tokens are not counted.
-        num_kept: how many of them are left at the end.
-        keep_indices: LongTensor [K], ascending raster indices of what is left; where tokens were merged, of
+        num_kept: how many of them are kept at the end.
+        keep_indices: LongTensor [K], ascending raster indices of what is kept; where tokens were merged, of
         the
             one that represents its group.
         grids: (frames, rows, columns) of the image in tokens.
@@ -79,15 +79,15 @@ def _length(x: Tensor | None) -> int:
 def collect(run: Run) -> VTPStats:
     """VTPStats of a run. Indices are put together here, so that a forward does not pay for them."""
     counts = [frames * rows * columns for frames, rows, columns in run.grids]
-    left: list[Tensor | None] = [None] * len(counts)  # raster indices of what is left of each image
+    kept: list[Tensor | None] = [None] * len(counts)  # raster indices of what each image still has
     stages = []
     for layer, groups in run.stages.items():
         stage = StageStats(layer, *([None] * len(counts) for _ in range(4)))
         for group in groups:
             for b, image in enumerate(group.images):
-                left[image] = _fill(stage, image, group, b, left[image], counts[image])
+                kept[image] = _fill(stage, image, group, b, kept[image], counts[image])
         stages.append(stage)
-    return VTPStats(counts, [len(kept) for kept in left], left, list(run.grids), stages)
+    return VTPStats(counts, [len(index) for index in kept], kept, list(run.grids), stages)
 
 
 def joined(parts: list[VTPStats]) -> VTPStats:
@@ -104,7 +104,7 @@ PER_IMAGE = ("keep_indices", "assignment", "sizes", "scores")
 
 
 def _fill(stage: StageStats, image: int, group: Group, b: int, entered: Tensor | None, count: int) -> Tensor:
-    """Write one image's entries of a stage; returns the raster indices of what the stage left of it."""
+    """Write one image's entries of a stage; returns the raster indices of what the stage kept of it."""
     outcome = group.outcome
     device = None if outcome is None else outcome.keep.device
     index = torch.arange(count, device=device) if entered is None else entered

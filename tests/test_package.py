@@ -201,8 +201,13 @@ def changes(action, setup=""):
 
 
 def test_import_changes_nothing():
-    size, changed = changes("import hf_vtp")
+    size, changed = changes("from hf_vtp import *")
     assert size > 500 and changed == []
+
+
+def test_import_alone_loads_neither_torch_nor_a_model():
+    code = "import json, sys, transformers, hf_vtp; names = ('torch', 'hf_vtp.apply')\n"
+    assert python(code + "print(json.dumps([name for name in names if name in sys.modules]))") == []
 
 
 def test_the_snapshot_would_see_a_change():

@@ -14,6 +14,8 @@ from families import classes, made
 from vlm import cache_of, cached, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, vtp_stats
+from hf_vtp.families.placeholder import LANGUAGE
+from hf_vtp.towers.rows import find
 from hf_vtp.verifying.batch import row_alone
 from hf_vtp.verifying.case import Case
 
@@ -141,7 +143,7 @@ class Pair:
     def positions(self, inputs, generating):
         """The positions that the unpruned model's forward, or its `generate`, gives to the full prompt."""
         seen = []
-        module = self.twin if generating else inner_of(self.twin).language_model
+        module = self.twin if generating else find(inner_of(self.twin), LANGUAGE)
         handle = module.register_forward_pre_hook(
             lambda module, args, kwargs: seen.append(kwargs.get("position_ids")), with_kwargs=True
         )
@@ -153,8 +155,9 @@ class Pair:
                     self.twin(**inputs)
             finally:
                 handle.remove()
-        n = inputs["input_ids"].shape[1]
-        return torch.arange(n).expand_as(inputs["input_ids"]) if seen[0] is None else seen[0]
+        shape = inputs["input_ids"].shape
+        positions = torch.arange(shape[1])[None] if seen[0] is None else seen[0]
+        return positions.expand(*positions.shape[:-2], *shape)
 
     @torch.no_grad()
     def expected_logits(self, prompt):

@@ -102,6 +102,12 @@ def can_be_pruned(model: nn.Module) -> bool:
     return _factory(model) is not None
 
 
+def has_row(model: nn.Module) -> bool:
+    """Whether a row, or an adapter of one's own, says where a model's tower is; tests go over the rows."""
+    own = model_type(model)
+    return own in ADAPTERS or own in VISION or (own in FAMILIES and bool(FAMILIES[own].tower))
+
+
 def is_tower(model: nn.Module) -> bool:
     """Whether a model is a vision tower by its model_type."""
     return model_type(model) in TOWERS
@@ -127,6 +133,7 @@ def reads_text(model: nn.Module) -> bool:
 
 
 def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | None:
+    from .encoder_decoder import EncoderDecoder
     from .placeholder import PlaceholderModel, has_placeholders
     from .vision import VisionModel
 
@@ -141,7 +148,8 @@ def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | No
     if own in VISION:
         return VisionModel
     if has_placeholders(model):
-        return functools.partial(PlaceholderModel, FamilyRow())
+        pattern = EncoderDecoder if model.config.is_encoder_decoder else PlaceholderModel
+        return functools.partial(pattern, FamilyRow())
     return None
 
 

@@ -155,7 +155,7 @@ def speak_full(kwargs: dict, full: FullIds) -> dict:
 
 
 def shorten(kwargs: dict, defaults, dropped: int) -> dict:
-    """`generate`'s keyword arguments with lengths that count the prompt reduced by the columns that left."""
+    """`generate`'s keyword arguments with lengths that count the prompt reduced by the dropped columns."""
     kwargs = dict(kwargs)
     config = kwargs.get("generation_config")
     if config is not None:

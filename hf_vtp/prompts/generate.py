@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..names import with_cache_named
+from ..names import parameters, with_cache_named
 from .callbacks import FullIds, setting, shorten, speak_full, with_full_sequences
 from .condense import remembered
 from .forward import Call, ShortPrompts
 from .reader import of_ints
-from .refusals import refuse_assistants, refuse_assisting, refuse_prompt_learning
+from .refusals import refuse_assistants, refuse_assisting, refuse_blocks, refuse_prompt_learning
 
 DEFAULT_NEW_TOKENS = 20  # what `generate` adds where nobody says how many
 
@@ -56,7 +56,7 @@ class Generates(ShortPrompts):
         dropped = n - short[texts[0]].shape[1]
         short = shorten(short, self.model.generation_config, dropped)
         pending = None if "inputs_embeds" in given and not reading.deep else reading
-        call = Call(True, pending, self.carried_shift(reading.shift), full)
+        call = Call(True, pending, self.carried_shift(reading.shift), full, memory=reading.memory)
         with self.a_call(call):
             output = original(**short)
         if pending is not None and not call.fed:
@@ -85,6 +85,9 @@ class Generates(ShortPrompts):
         refuse_assisting(kwargs)
         refuse_assistants(self.model, kwargs)
         refuse_prompt_learning(self.model)
+        encodes = "mm_encoder_outputs" in parameters(type(self.inner).forward)
+        if self.has_media(kwargs) and not encodes:  # else the forward sees no pixels, and goes by no types
+            refuse_blocks(kwargs, self.cached(kwargs))
 
     def new_tokens(self, kwargs: dict, n: int) -> int:
         """The most tokens that `generate` can add to a prompt of `n` columns."""

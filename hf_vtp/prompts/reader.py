@@ -20,9 +20,11 @@ from .refusals import (
     refuse_masks,
     refuse_packed,
     refuse_padding_within,
+    refuse_without_types,
     smallest_window,
 )
 from .text import Text
+from .windows import Windows
 
 
 class PromptReader(Positions):
@@ -32,6 +34,7 @@ class PromptReader(Positions):
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
+    windows: Windows
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -54,8 +57,9 @@ class PromptReader(Positions):
     ) -> Text:
         """The text of a call's new columns, whose mask is [B, n]; `media` as of `tokens_per_image`."""
         is_text, rows = mask != 0, {}
+        for where in placeholders.values():
+            is_text = is_text & ~where
         for name, counts in media.items():
-            is_text = is_text & ~placeholders[name]
             row = torch.nonzero(placeholders[name])[:, 0]
             rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
         index = places(is_text)
@@ -129,12 +133,14 @@ class PromptReader(Positions):
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
             {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
             [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
+            encoded,
+            {name: arguments[name] for name in self.media_names(arguments)},
         )
 
     def positions_of(
@@ -162,8 +168,9 @@ class PromptReader(Positions):
         return where
 
     def check_length(self, columns: int) -> None:
-        """Raise NotImplementedError for more full columns than every language model layer attends to."""
-        refuse_beyond_window(columns, smallest_window(self.model))
+        """Raise NotImplementedError for more columns than layers attend to that cannot count full ones."""
+        if not self.windows.count_full_columns():
+            refuse_beyond_window(columns, smallest_window(self.model))
 
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:
@@ -178,12 +185,12 @@ class PromptReader(Positions):
         return arguments[name] if device.type == "meta" else arguments[name].to(device)
 
     def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Embeddings of ids [B, n]; of columns that hold a row of features, of any id.
+        """Embeddings of ids [B, n]; of columns that hold a row of features or padding, of any id.
 
         A placeholder's id may lie beyond the vocabulary.
         """
         if rows is not None:
-            ids = ids.masked_fill(rows.to(ids.device) >= 0, 0)
+            ids = ids.masked_fill(rows.to(ids.device) != -1, 0)
         return self.inner.get_input_embeddings()(ids)
 
     def cached(self, arguments: dict) -> int:
@@ -216,6 +223,8 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        if self.has_media(arguments) and not self.cached(arguments):
+            refuse_without_types(self.model, arguments)
 
 
 def of_ints(mask: Tensor) -> Tensor:

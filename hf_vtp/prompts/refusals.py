@@ -10,12 +10,13 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")  # o
 COUNTS_COLUMNS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
-STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention", "mamba"}  # layers with a running state
+RUNNING = ("conv", "hybrid", "linear", "mamba", "recurrent")  # in names of layers with a running state
 
 
 def steps_over_masks(config: object) -> bool:
     """Whether a language model has layers whose state goes on over columns that are masked."""
-    return not STATES.isdisjoint(getattr(config, "layer_types", None) or ())
+    kinds = getattr(config, "layer_types", None) or ()
+    return any(part in kind for kind in kinds for part in RUNNING)
 
 
 def refuse_encoded(arguments: dict) -> None:
@@ -43,7 +44,7 @@ def refuse_packed(arguments: dict, attention: str, cache: object) -> None:
     if not given and positions is not None and cache is None and (mask is None or "flash" in attention):
         rows = positions if positions.dim() == 2 else positions[0]  # m-RoPE: of text, or of time
         steps = rows[:, 1:] - rows[:, :-1]
-        # rows of m-RoPE stand still within an image, and leap behind it
+        # rows of m-RoPE stand still within an image, and leap after it
         restarts = steps < 0 if positions.dim() == 3 and len(positions) == 3 else steps != 1
         if mask is not None and mask.shape == rows.shape:
             restarts = restarts & (mask[:, 1:] != 0) & (mask[:, :-1] != 0)
@@ -52,6 +53,28 @@ def refuse_packed(arguments: dict, attention: str, cache: object) -> None:
         raise NotImplementedError(
             f"several prompts packed into one row ({given[0]}) cannot be pruned; pass one prompt a row with "
             "an attention_mask"
+        )
+
+
+def refuse_blocks(arguments: dict, cached: int) -> None:
+    """An image after what a cache holds, where token types say which columns see both ways.
+
+    Transformers lays those types out from the first column of the cache on.
+    """
+    if cached and arguments.get("token_type_ids") is not None:
+        raise NotImplementedError(
+            "an image after what a cache holds cannot be pruned where token_type_ids are given; pass the "
+            "whole conversation without a cache"
+        )
+
+
+def refuse_without_types(model: nn.Module, arguments: dict) -> None:
+    """A missing token_type_ids where attention is causal only if they, or padding, say so."""
+    both_ways = getattr(model.config.get_text_config(), "use_bidirectional_attention", None)
+    if both_ways and arguments.get("token_type_ids") is None:
+        raise ValueError(
+            "token_type_ids are missing, without which padding decides what the language model sees; give "
+            "those that the processor returns (0 for the image and the prompt, 1 for a suffix)"
         )
 
 
@@ -64,7 +87,7 @@ def smallest_window(model: nn.Module) -> int | None:
 
 
 def refuse_beyond_window(columns: int, window: int | None) -> None:
-    """A prompt longer than what a layer attends to, since the layer would count the columns that are left."""
+    """A prompt longer than what a layer attends to, since the layer would count the condensed columns."""
     if window is not None and columns > window:
         raise NotImplementedError(
             f"the language model has layers that attend to {window} columns only, and this prompt with what "

@@ -103,7 +103,9 @@ def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     for start, stop in row_blocks(num_groups, n):
         count = stop - start
         place = assignment - start
-        place = place.where((place >= 0) & (place < count), count)  # others go to a last row, left out
+        place = place.where(
+            (place >= 0) & (place < count), count
+        )  # others go to a last row, which is cut off
         member = x.new_zeros(b, count + 1, n).scatter_(1, place.unsqueeze(1), 1.0)
         sums.append(member[:, :count] @ x)
     return torch.cat(sums, dim=1)

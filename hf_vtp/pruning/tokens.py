@@ -48,7 +48,7 @@ class VisionTokens:
     remaining: int = 0  # layers from this stage to the last one
     pooled: bool = False  # what stays the tower itself pools, by size; else a language model reads it
     target: int = 1  # tokens that stay after the last stage
-    positions: Tensor | None = None  # [B, N] raster index of each token; None while nothing has left
+    positions: Tensor | None = None  # [B, N] raster index of each token; None while all are there
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches

@@ -14,7 +14,7 @@ from ..names import Argument
 from ..pruning.run import Group, Run
 from ..pruning.stage import observe, prune
 from ..pruning.tokens import VisionTokens, take
-from . import states
+from . import pooling, states
 from .cells import Cells
 from .layer_hooks import LayerHooks, refuse_replay
 from .rows import Grid, TowerRow, find
@@ -33,6 +33,7 @@ class Narrowed:
     bias: Tensor | None = None  # [B, 1, 1, P + K·M] added to the logits of each key
     mask: Tensor | None = None  # the tower's own, with the bias
     rope: tuple[Tensor, ...] | None = None  # the tower's own
+    length: int = 0  # rows of the unpruned sequence, where images are padded
 
 
 class PlainTower(Tower):
@@ -54,10 +55,18 @@ class PlainTower(Tower):
         self.has_cls = row.cls and self.num_prefix_tokens > 0
         self.cells = Cells(cell)
         super().__init__(row, module, config, stages)
-        self.masks = self.weighs or self.adaptive  # later layers get a mask
+        self.padded = self.adaptive  # images may keep different counts, and are padded to the longest
+        self.masks = self.weighs or self.padded  # later layers get a mask
         self.mask = Argument(self.layers[0], "attention_mask")
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
         self.own_configs = {}  # of attentions that run on SDPA meanwhile, by layer
+        self.attention_mask = Argument(self.attention(self.layers[0]), "attention_mask")
+        if self.masks and not self.mask.taken and not self.attention_mask.taken:
+            raise ValueError(
+                f"{type(module).__name__} of this Transformers takes no attention mask, and method "
+                f"{config.method!r} needs one; install a newer Transformers, or choose a method that drops "
+                "an exact number of tokens, as 'qk_topk' does"
+            )
 
     def restore(self, projector: nn.Module) -> list:
         """Hooks that give a projector the grid it needs, and mark its rows of tokens that were dropped."""
@@ -74,7 +83,8 @@ class PlainTower(Tower):
         return states.projections(self.attention(layer), self.row.projections, wanted)
 
     def rope(self, args: tuple, kwargs: dict) -> tuple[Tensor, ...] | None:
-        return self.position_embeddings.of(args, kwargs)
+        rope = self.position_embeddings.of(args, kwargs)
+        return rope and tuple(x.rope if isinstance(x, states.PerImage) else x for x in rope)
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         grids = self.row.grids(self.module, states.arguments(self.module, args, kwargs))
@@ -93,35 +103,68 @@ class PlainTower(Tower):
         return projector(content)
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> Tensor:
-        p, entered = self.num_prefix_tokens, self.entered(run, layer)
-        amounts = self.amounts(layer, math.prod(run.grids[0]))
-        num_tokens = (hidden_states.shape[1] - p) // self.cells.size
-        if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
-            run.stages[layer] = [replace(entered, outcome=None)]
-            run.layout[layer] = run.layout.get(self.layer_hooks[layer].previous_stage, Narrowed())
-            return hidden_states
-        tokens = self.tokens(run, layer, hidden_states, recorded, **amounts)
-        replayed = run.stages.get(layer)
-        outcome = prune(tokens, self.config, replayed[0].outcome if replayed else None)
-        kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
-        narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
-        if replayed is None:
-            outcome.hidden_states = None
-            index = outcome.keep.clamp(min=0) if self.adaptive else outcome.keep
-            positions = index if entered.positions is None else take(entered.positions, index)
-            sizes = outcome.sizes
-            if self.adaptive:
-                positions = positions.where(outcome.keep >= 0, -1)
-                sizes = (outcome.keep >= 0).float() if sizes is None else sizes
-            run.stages[layer] = [Group(entered.images, positions, sizes, outcome)]
-            run.seen = {watched: take(x, index) for watched, x in run.seen.items()}
-            run.layout[layer] = Narrowed(positions, bias=self.key_bias(sizes, narrowed.dtype))
+        entered, before = self.entered(run, layer), run.stages.get(layer)
+        replayed = before[0] if before else None
+        narrowed, group = self.pruned(run, layer, entered, hidden_states, recorded, run.seen, replayed)
+        if before is None:
+            run.stages[layer] = [group]
+            if group.outcome is None:
+                run.layout[layer] = run.layout.get(self.layer_hooks[layer].previous_stage, Narrowed())
+                return narrowed
+            run.seen = {watched: take(x, within(group)) for watched, x in run.seen.items()}
+            run.layout[layer] = Narrowed(group.positions, bias=self.key_bias(group.sizes, narrowed.dtype))
         return narrowed
 
+    def pruned(
+        self,
+        run: Run,
+        layer: int,
+        entered: Group,
+        hidden_states: Tensor,
+        recorded: dict[str, Tensor],
+        seen: dict[int, Tensor],
+        replayed: Group | None,
+    ) -> tuple[Tensor, Group]:
+        """Output of a stage's layer for images of one grid, [B, P + N·M, D], as [B, P + K·M, D]."""
+        p, grid = self.num_prefix_tokens, run.grids[entered.images[0]]
+        amounts = self.amounts(layer, math.prod(grid))
+        num_tokens = (hidden_states.shape[1] - p) // self.cells.size
+        if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
+            return hidden_states, replace(entered, outcome=None)
+        tokens = self.tokens(run, layer, entered, hidden_states, recorded, seen=seen, **amounts)
+        outcome = prune(tokens, self.config, replayed.outcome if replayed else None)
+        kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
+        narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
+        if replayed is not None:
+            return narrowed, replayed
+        outcome.hidden_states = None
+        group = Group(entered.images, outcome.keep, outcome.sizes, outcome)
+        index = within(group) if self.adaptive else outcome.keep
+        positions = index if entered.positions is None else take(entered.positions, index)
+        if self.adaptive:
+            positions = positions.where(outcome.keep >= 0, -1)
+            group.sizes = (outcome.keep >= 0).float() if outcome.sizes is None else outcome.sizes
+        group.positions = positions
+        return narrowed, group
+
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
+        run.seen[layer] = self.observed(
+            run, layer, self.entered(run, layer), hidden_states, recorded, run.seen
+        )
+
+    def observed(
+        self,
+        run: Run,
+        layer: int,
+        entered: Group,
+        hidden_states: Tensor,
+        recorded: dict[str, Tensor],
+        seen: dict[int, Tensor],
+    ) -> Tensor:
+        """What a method asked to observe of images of one grid, [B, N]."""
         num_tokens = (hidden_states.shape[1] - self.num_prefix_tokens) // self.cells.size
-        tokens = self.tokens(run, layer, hidden_states, recorded, num_keep=num_tokens)
-        run.seen[layer] = observe(tokens, self.watched[layer])
+        tokens = self.tokens(run, layer, entered, hidden_states, recorded, seen=seen, num_keep=num_tokens)
+        return observe(tokens, self.watched[layer])
 
     def entered(self, run: Run, layer: int) -> Group:
         """What the stage before kept."""
@@ -129,23 +172,28 @@ class PlainTower(Tower):
         return Group(range(len(run.grids)), None, None, None) if previous is None else run.stages[previous][0]
 
     def tokens(
-        self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor], **amounts
+        self,
+        run: Run,
+        layer: int,
+        entered: Group,
+        hidden_states: Tensor,
+        recorded: dict[str, Tensor],
+        **amounts,
     ) -> VisionTokens:
-        """The view of all images' tokens after a layer, whose output is [B, P + N·M, D]."""
-        entered, p = self.entered(run, layer), self.num_prefix_tokens
+        """The view of tokens of images of one grid after a layer, whose output is [B, P + N·M, D]."""
+        p, grid = self.num_prefix_tokens, run.grids[entered.images[0]]
         padded = self.adaptive and entered.positions is not None
-        whole = run.grids[0] if entered.positions is None else None  # cells are still in raster order
+        whole = grid if entered.positions is None else None  # cells are still in raster order
         views = states.heads(recorded, self.attention(self.layers[layer]), self.module.config, self.needs)
         views = {name: self.cells.in_order(x, whole, p, dim=2) for name, x in views.items()}
         return VisionTokens(
             **self.cells.view(self.cells.in_order(hidden_states, whole, p, dim=1)[:, p:]),
-            grid=run.grids[0],
+            grid=grid,
             positions=entered.positions,
             sizes=entered.sizes,
             valid=entered.positions >= 0 if padded else None,
             num_prefix_tokens=p,
             layer=layer,
-            seen=run.seen,
             **amounts,
             **({} if self.call.text is None else self.call.text.of(entered.images)),
             **views,
@@ -153,7 +201,7 @@ class PlainTower(Tower):
 
     def positions(self, run: Run) -> Tensor | None:
         """Tokens that a forward kept of each image, [B, K], -1 for padding; None = all."""
-        return run.stages[max(self.stages)][0].positions
+        return run.layout[max(self.stages)].positions
 
     def kept(self, run: Run) -> Tensor | None:
         """The same as bool [B, N]."""
@@ -192,7 +240,7 @@ class PlainTower(Tower):
         # GPU was measured.
         weight = sizes.log() if self.weighs else torch.zeros_like(sizes)
         weight = weight.to(dtype)  # before the fill: the least of float64 is beyond float32
-        if self.adaptive:
+        if self.padded:
             weight = weight.masked_fill(sizes == 0, torch.finfo(dtype).min)
         weight = weight.repeat_interleave(self.cells.size, dim=1)
         return torch.nn.functional.pad(weight, (self.num_prefix_tokens, 0))[:, None, None]
@@ -204,9 +252,12 @@ class PlainTower(Tower):
         rope = self.rope(args, kwargs)
         if rope is not None:
             if narrowed.rope is None:
-                index = self.index(run, narrowed)
-                narrowed.rope = states.narrow_rope(rope, index, self.num_prefix_tokens)
+                full = self.num_prefix_tokens + math.prod(run.grids[0]) * self.cells.size
+                rope = states.narrow_rope(rope, self.index(run, narrowed), full)
+                narrowed.rope = tuple(self.row.rope(x) for x in rope)
             args, kwargs = self.position_embeddings.put(narrowed.rope, args, kwargs)
+        if not self.mask.taken:  # then it goes to the attention, see attach
+            return args, kwargs
         return self.narrow_mask(run, narrowed, self.mask, args, kwargs)
 
     def narrow_mask(
@@ -223,8 +274,17 @@ class PlainTower(Tower):
                 narrowed.mask = states.narrow_mask(given, self.index(run, narrowed), narrowed.bias)
         return mask.put(narrowed.mask, args, kwargs)
 
+    def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
+        """The tower's tokens [B, P + K, D] such that their mean over patches weighs each by its size."""
+        sizes = run.stages[max(self.stages)][0].sizes
+        if sizes is None:
+            return hidden_states
+        return pooling.weighed(hidden_states, sizes, self.num_prefix_tokens)
+
     def attach(self) -> None:
         super().attach()
+        if self.masks and self.row.head:
+            self.handles += pooling.attach(self, find(self.module, self.row.head))
         if self.masks and not self.mask.taken:  # such layers call their attention without a mask
             for hooks in self.layer_hooks:
                 if hooks.previous_stage is not None:
@@ -252,12 +312,17 @@ class PlainTower(Tower):
         self.own_configs = {}
 
 
+def within(group: Group) -> Tensor:
+    """What a stage kept, among the tokens that entered it, [B, K]; of padding, any."""
+    return group.outcome.keep.clamp(min=0)
+
+
 class MaskAttention:
     """Hands an attention the mask that its layer does not take."""
 
     def __init__(self, tower: PlainTower, hooks: LayerHooks):
         self.tower, self.hooks = tower, hooks
-        self.mask = Argument(tower.attention(hooks.layer), "attention_mask")
+        self.mask = tower.attention_mask
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         run = self.hooks.call.run

@@ -139,7 +139,7 @@ def heads(
 
 
 def seqlens(cu_seqlens: Tensor, rows: Tensor, on_device: bool) -> Tensor:
-    """Cumulative lengths of what is left of each window or frame; the `rows` that are left ascend.
+    """Cumulative lengths of what is kept of each window or frame; the kept `rows` ascend.
 
     FlashAttention takes them as they are. Other attention splits by them on the host, three syncs a block
     where they are on a device, and Transformers' SDPA cannot reshape what has no rows. So for it they go

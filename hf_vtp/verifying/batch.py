@@ -37,6 +37,8 @@ def row_alone(case: Case, r: int) -> dict:
     for name, x in case.inputs.items():
         if isinstance(x, Tensor) and x.shape == ids.shape:
             inputs[name] = x[r : r + 1, stays.to(x.device)]
+        elif isinstance(x, Tensor) and name.startswith("batch_"):  # an entry for each row
+            inputs[name] = x[r : r + 1]
     for name, rows in images_of_rows(case).items():
         select_images(inputs, name, speaking_of(case, name), rows[r], sum(map(len, rows)))
     return inputs
@@ -58,6 +60,9 @@ def speaking_of(case: Case, name: str) -> list[str]:
 def select_images(inputs: dict, name: str, speaking: list[str], images: list[int], count: int) -> None:
     """Leave only these of `count` images in an argument with pixels, and in what speaks of the same."""
     grid = next((inputs[key] for key in speaking if key.endswith("_grid_thw")), None)
+    if grid is None and count % len(inputs[name]) == 0:  # each may hold several that are images of their own
+        several, count = count // len(inputs[name]), len(inputs[name])
+        images = sorted({image // several for image in images})
     for key in speaking:
         x = inputs[key]
         parts = x.split(grid.prod(dim=-1).tolist()) if key == name and grid is not None else x

@@ -36,6 +36,7 @@ class Seen:
     last_layer: Tensor | None = None  # [B, P + N, D] of a tower without a language model
     stats: VTPStats | None = None
     num_images: list[int] = field(default_factory=list)  # of the tower's, by encoding; tiles are several
+    served: list[Tensor] = field(default_factory=list)  # [K, D] by encoding, what was kept after the features
     # by stage, the output of its layer in each run of the tower; only where it cannot be worked out
     contents: dict[int, list[Tensor]] = field(default_factory=dict)
 
@@ -85,6 +86,11 @@ class Case:
         return {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
 
     @property
+    def decodes(self) -> bool:
+        """Whether what comes out is a decoder's, whose columns are not those of the prompt."""
+        return self.prompted and self.model.config.is_encoder_decoder
+
+    @property
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
@@ -114,8 +120,8 @@ class Case:
         """A forward of the model that is pruned now, with its statistics."""
         contents: dict[int, list[Tensor]] = {}
         with ExitStack() as stack:
-            if not (self.drops or self.weighs):
-                layers = self.tower.layers
+            layers = self.tower.layers
+            if len(layers) and not (self.drops or self.weighs):
                 for i in self.tower.stages:
                     kept = contents.setdefault(i, [])
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))
@@ -127,10 +133,10 @@ class Case:
 
     def look(self, inputs: dict) -> Seen:
         """A forward of the model as it is now."""
-        hidden: list = []
+        hidden, served = [], []
         with ExitStack() as stack:
             if self.prompted:
-                encodings = stack.enter_context(recording(self.adapter))
+                encodings = stack.enter_context(recording(self.adapter, inputs, served))
                 module = self.inner
             else:
                 encodings, module = [], self.tower.layers[-1]
@@ -142,7 +148,7 @@ class Case:
         outputs = {"hidden states": hidden[-1].last_hidden_state}
         if self.model is not self.inner:
             outputs["logits"] = output.logits
-        return Seen(outputs, encodings)
+        return Seen(outputs, encodings, served=served)
 
     def features(self, seen: Seen) -> list[Tensor]:
         """Of each image what a language model is given, or else the last layer's output, [T, D]."""
@@ -179,6 +185,8 @@ class Case:
 
     def kept_features(self, seen: Seen) -> list[Tensor]:
         """The rows of each image that the pruned model kept, [K, D]; padding and marks left out."""
+        if seen.served:
+            return list(torch.cat(seen.served).split(seen.stats.num_kept))
         pairs = zip(self.features(seen), self.kept(seen), strict=True)
         if not self.prompted:
             return [rows[: len(keep)] for rows, keep in pairs]

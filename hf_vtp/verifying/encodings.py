@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..families.placeholder import PlaceholderModel, features_of
+from ..families.after_features import features_of
+from ..families.placeholder import PlaceholderModel
 
 
 @dataclass
@@ -27,15 +28,21 @@ class Encoding:
 
 
 @contextmanager
-def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
-    """The calls of a model's encoders inside a `with` block, in order."""
-    inner, encoders, calls, running = adapter.inner, adapter.encoders, [], []
+def recording(adapter: PlaceholderModel, inputs: dict, served: list[Tensor]) -> Iterator[list[Encoding]]:
+    """The calls of a model's encoders inside a `with` block, in order.
 
-    def recorder(pixels: str, name: str) -> Callable:
+    What a forward is handed in place of an encoder's features goes to `served`.
+    """
+    inner, encoders, calls, running = adapter.inner, adapter.encoders, [], []
+    media = [pixels for pixels in encoders if inputs.get(pixels) is not None]
+
+    def recorder(name: str) -> Callable:
         original = getattr(inner, name)
+        order = [pixels for pixels in media if encoders[pixels] == name]
 
         @functools.wraps(original)
         def call(*args, **kwargs):
+            replaced = bool(getattr(original, "waiting", ()))  # the forward asks, after the encoder was run
             running.append(name)
             try:
                 output = original(*args, **kwargs)
@@ -43,16 +50,20 @@ def recording(adapter: PlaceholderModel) -> Iterator[list[Encoding]]:
                 running.pop()
             if running:  # videos may go through the encoder of images
                 return output
+            if replaced:
+                served.append(torch.cat(features_of(output)))
+                return output
+            pixels = order.pop(0) if len(order) > 1 else order[0]
+            rows = adapter.images_of(pixels, output, inputs)[0]
             given = getattr(output, "deepstack_features", None) or ()  # an image each, or not split
             deep = [x if isinstance(x, Tensor) else torch.cat(list(x)) for x in given]
-            found = (features_of(output), deep)
-            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, *found))
+            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, rows, deep))
             return output
 
         return call
 
     own = {name: vars(inner)[name] for name in encoders.values() if name in vars(inner)}
-    vars(inner).update({name: recorder(pixels, name) for pixels, name in encoders.items()})
+    vars(inner).update({name: recorder(name) for name in encoders.values()})
     try:
         yield calls
     finally:

@@ -29,8 +29,8 @@ def contextual(
     """
     (b, n), kept = tokens.shape, keep.shape[1]
     number = min(targets_among(tokens.num_keep, share=share), n - kept)
-    left = torch.ones(b, n, dtype=torch.float32, device=keep.device).scatter(1, keep, 0.0)
-    rest = torch.sort(left, dim=1, descending=True, stable=True).indices[:, : n - kept]  # raster order
+    dropped = torch.ones(b, n, dtype=torch.float32, device=keep.device).scatter(1, keep, 0.0)
+    rest = torch.sort(dropped, dim=1, descending=True, stable=True).indices[:, : n - kept]  # raster order
     targets = rest[:, :: max(1, (n - kept) // max(1, number))][:, :number]
     every = torch.cat([keep, targets], dim=1)
     order = torch.argsort(every, dim=1)

@@ -38,11 +38,11 @@ def knn_weighted(
         near = top_mask(similar, min(neighbours, n - 1))
         merged.append((near * attention.unsqueeze(1)) @ content)
     states = take(content, keep) + (torch.cat(merged, dim=1) if merged else 0)
-    left = torch.ones(b, n, dtype=torch.bool, device=keep.device).scatter(1, keep, False)
+    dropped = torch.ones(b, n, dtype=torch.bool, device=keep.device).scatter(1, keep, False)
     if one_more(tokens.num_keep) and kept < n:
-        weight = attention * left
+        weight = attention * dropped
         states = torch.cat([states, weight.unsqueeze(1) @ content], dim=1)
-        most = weight.masked_fill(~left, -1.0).argmax(dim=-1)[:, None]
+        most = weight.masked_fill(~dropped, -1.0).argmax(dim=-1)[:, None]
         order = torch.argsort(torch.cat([keep, most], dim=1), dim=1)
         keep, states = torch.cat([keep, most], dim=1).gather(1, order), take(states, order)
         extra = torch.argmax((order == kept).to(torch.uint8), dim=1, keepdim=True)  # where the new one went

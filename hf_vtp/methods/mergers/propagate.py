@@ -33,7 +33,7 @@ def propagate(
     place = tokens.place().to(torch.int32)
     where = (place // (rows * columns), place // columns % rows, place % columns)  # frame, row, column
     every = torch.arange(n, device=keep.device)
-    left = torch.ones(b, n, dtype=torch.float32, device=keep.device).scatter(1, keep, 0.0)
+    dropped = torch.ones(b, n, dtype=torch.float32, device=keep.device).scatter(1, keep, 0.0)
     passed = []
     for i, j in row_blocks(keep.shape[1], 4 * n):  # several temporaries of a block at once
         index = keep[:, i:j]
@@ -43,6 +43,6 @@ def propagate(
         similar = (take(unit, index) @ unit.transpose(1, 2)).masked_fill(own, -2.0)
         edges = ((touch | top_mask(similar, min(neighbours, n - 1))) & ~own).float()
         weight = edges / edges.sum(dim=-1, keepdim=True)
-        passed.append((weight * left.unsqueeze(1)) @ content)
+        passed.append((weight * dropped.unsqueeze(1)) @ content)
     merged = take(content, keep) + alpha * torch.cat(passed, dim=1)
     return merged.to(tokens.content.dtype), None, None

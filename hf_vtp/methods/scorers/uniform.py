@@ -23,7 +23,7 @@ def regular_grid(rows: int, columns: int, count: int, device: torch.device | Non
 
     As many lines L as make the spacing equal both ways, the cells shared out among the lines as evenly as
     they go; a perfect sub-grid where `count` allows one, and from half of the cells on a chequerboard, since
-    whole lines left empty cover worse. Line l has m = (l + 1)·count // L - l·count // L cells, in row ⌊(l +
+    empty lines cover worse. Line l has m = (l + 1)·count // L - l·count // L cells, in row ⌊(l +
     ½)·rows / L⌋ and columns ⌊(c + ½)·columns / m⌋, c below m; on a chequerboard c + ¼ and, in every other
     line, c + ¾. Arithmetic on the device, so that nothing is copied to it.
     """
@@ -43,7 +43,7 @@ def regular_grid(rows: int, columns: int, count: int, device: torch.device | Non
 def uniform(tokens: VisionTokens) -> Tensor:
     """1 on a regular grid of `num_keep` tokens, 0 elsewhere; a floor. Returns [B, N].
 
-    The lines run on through the frames of a clip. Where tokens have left already, every so-manieth of the
+    The lines run on through the frames of a clip. Where tokens were dropped already, every so-manieth of the
     rest, as if it were one line; so in each row of a batch with padding.
     """
     b, n = tokens.shape

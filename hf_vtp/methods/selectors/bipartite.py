@@ -15,7 +15,7 @@ def bipartite(scores: Tensor, tokens: VisionTokens) -> tuple[Tensor, Tensor]:
 
     Each even token has an edge to the odd token most similar to it, by the cosine of the mean keys; as many
     of the best edges are merged as tokens have to leave, at most half of the tokens in one round. Where more
-    must leave, rounds follow on what is left, a group at the place and with the key of its odd token. ToMe
+    must leave, rounds follow on what remains, a group at the place and with the key of its odd token. ToMe
     merges between a layer's attention and its MLP, which hooks cannot reach: here it is at the layer's end,
     with that layer's keys. Of equal edges that of the lower index merges. Scores are not looked at. Returns
     [B, K], and the group of every token [B, N].

@@ -25,7 +25,7 @@ class Gaps:
         self.grid, self.weight, self.reach = tokens.grid, weight, reach
         per_token = math.prod(self.grid) / tokens.num_keep
         self.spacing = per_token ** (1 / 2 if self.grid[0] == 1 else 1 / 3)
-        whole = tokens.positions is None  # nothing has left the grid yet
+        whole = tokens.positions is None  # the grid is full
         self.axes = self._axes(tokens.place()[:1] if whole else tokens.place())  # [B or 1, N] each
         self.lines = self._lines(tokens.hidden_states.device) if whole else None
 

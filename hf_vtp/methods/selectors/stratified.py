@@ -16,7 +16,7 @@ def stratified(scores: Tensor, tokens: VisionTokens) -> Tensor:
 
     Lines of cells as in the `uniform` grid: L of them, line l with m = (l + 1)·K // L - l·K // L cells; the
     token at (row, column) lies in line row · L // rows and there in cell column · m // columns. Where tokens
-    have left already, runs of neighbours in raster order take the place of cells. Returns [B, K].
+    were dropped already, runs of neighbours in raster order take the place of cells. Returns [B, K].
     """
     b, n = scores.shape
     frames, height, columns = tokens.grid
