@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..names import parameters
+from ..prompts.condense import Memory
+from ..prompts.encoded import DEEPSTACK, Encoded, Reading
 from ..prompts.encoders import Encoder, in_form
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded, Memory, Reading
 from ..pruning.run import Run
 from ..towers.feature_grids import images_of
 from ..towers.features import Features
@@ -80,13 +81,17 @@ class AfterFeatures(Generates):
 
         `arguments` are those of the call.
         """
+        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
         if not self.after_features:
-            return features_of(output), []
+            rows = features_of(output)
+            if len(rows) == 1 and thw is not None and len(thw) > 1:  # as older releases return them
+                patches = thw.prod(dim=-1)
+                rows = list(rows[0].split((patches * len(rows[0]) // patches.sum()).tolist()))
+            return rows, []
         ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
         in_prompts = []
         if ids is not None or embeds is not None:
             in_prompts = self.placeholders(ids, embeds)[name].sum(dim=-1).tolist()
-        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
         return images_of(in_rows(output), in_prompts, arguments[name], thw)
 
     def count(self, encoder: str, output: object, arguments: dict) -> None:
@@ -113,6 +118,10 @@ class AfterFeatures(Generates):
                 given.pop(name)
                 continue
             features = in_form(part.given, pending.features[own.to(pending.features.device)])
+            if part.deep:
+                deep = [x[own.to(x.device)] for x in pending.deep]
+                split = not isinstance(getattr(part.given, DEEPSTACK)[0], Tensor)
+                setattr(features, DEEPSTACK, [(x,) if split else x for x in deep])
             self.call.serve.setdefault(self.encoders[name], []).append(features)
         tokens = [getattr(self.model.config, attribute) for attribute in self.media.values()]
         filler = next(i for i in range(len(tokens) + 1) if i not in tokens)
