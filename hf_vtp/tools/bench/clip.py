@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..cards.hub import load
+from ..loading import load
 from . import cli
 from .cli import UsageError, first_sentence
 

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ...names import cache_in
-from ..cards.hub import load
+from ..loading import load
 from . import cli
 from .cli import UsageError, first_sentence
 from .geometry import CLASSES, build, known, named_config
