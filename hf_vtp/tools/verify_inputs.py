@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from ..visualize.preview import Eyes, load_eyes, pixels, prompt
 from .bench import clip, vlm
 from .bench.cli import UsageError
 from .bench.geometry import GEOMETRIES
-from .cards.job import model_config
+from .models import load_config, load_with_processor
+from .prompts import image_inputs, question_inputs
 
 VISUAL_TOKENS = 256  # about so many in each random image of a family that takes images of any size
 TEXT_TOKENS = 16
@@ -21,20 +21,24 @@ def pictured(name: str, images: list[Image.Image], text: str, dtype, device) -> 
 
     Raises UsageError for what cannot be had.
     """
-    eyes = load_eyes(name, device, dtype)
-    if eyes.answers:
-        return eyes.model, together([prompt(eyes, image, text) for image in images], padding_id(eyes))
-    inputs = pixels(eyes, images)
-    told = {"padding": True, "truncation": True, "return_tensors": "pt"}
-    words = eyes.tokenizer([text], **told)
-    names = ("input_ids", "attention_mask")
-    return eyes.model, {**inputs, **{name: words[name].to(eyes.model.device) for name in names}}
+    loaded = load_with_processor(name, device, dtype)
+    model = loaded.model
+    if loaded.answers:
+        return model, question_inputs(model, loaded.processor, images, text)
+    inputs = image_inputs(model, loaded.processor, images)
+    if loaded.tokenizer is None:
+        return model, inputs
+    words = loaded.tokenizer([text], padding=True, truncation=True, return_tensors="pt")
+    return model, {
+        **inputs,
+        **{name: words[name].to(model.device) for name in ("input_ids", "attention_mask")},
+    }
 
 
 def random_weights(name: str, rows: int, dtype, device, seed: int) -> tuple[nn.Module, dict]:
     """A model of a geometry known by name, or of a folder's config.json, and random images for it."""
     torch.manual_seed(seed)
-    family = model_config(name, "random").model_type
+    family = load_config(name, "random").model_type
     if family.startswith("clip"):
         model = clip.load_model(name, "random", dtype, None, device)
         size = model.config.image_size
@@ -45,24 +49,3 @@ def random_weights(name: str, rows: int, dtype, device, seed: int) -> tuple[nn.M
         raise UsageError(f"no random weights are made for model_type {family!r}; choose a trained model")
     model = vlm.load_model(name, "random", dtype, None, device)
     return model, vlm.inputs_for(model, rows, TEXT_TOKENS, VISUAL_TOKENS, seed)[0]
-
-
-def together(rows: list[dict[str, Tensor]], padding: int) -> dict[str, Tensor]:
-    """Inputs of one row each as those of a batch, padded on the left."""
-    shape, batch = [row["input_ids"].shape for row in rows], {}
-    longest = max(n for _, n in shape)
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        if name != "pixel_values" and values[0].shape == shape[0]:
-            fill = padding if name == "input_ids" else 0
-            widths = [longest - x.shape[1] for x in values]
-            pad = torch.nn.functional.pad
-            values = [pad(x, (width, 0), value=fill) for x, width in zip(values, widths, strict=True)]
-        batch[name] = torch.cat(values)
-    return batch
-
-
-def padding_id(eyes: Eyes) -> int:
-    """The id that fills up short rows; masked, so that any will do."""
-    found = eyes.tokenizer.pad_token_id
-    return 0 if found is None else found

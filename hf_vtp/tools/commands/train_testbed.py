@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ...visualize.shipped import VARIABLE, shipped_folder
 from ..bench import cli, report
+from ..shipped import VARIABLE, shipped_folder
 from ..testbed import card
 from ..testbed.load import load, save
 from ..testbed.recipes import RECIPES

@@ -24,8 +24,8 @@ from ..bench import cli, clip, report
 from ..bench.cli import UsageError
 from ..bench.images import find_images
 from ..cards.hub import load, without_code
-from ..evaluation.prompts import Prompter
-from ..evaluation.vlm import load_model
+from ..models import load_with_processor
+from ..prompts import Prompts
 
 INSTEAD = "give a folder or a name with the weights and what makes its inputs"
 
@@ -110,11 +110,11 @@ def _clip(args, found, dtype, device):
 
 def _vlm(args, found, dtype, device):
     """The model, and prompts in batches."""
-    model = load_model(args.model, "pretrained", dtype, device)
-    prompter = Prompter(args.model, model.config, args.prompt and args.prompt.replace("\\n", "\n"), None)
+    loaded = load_with_processor(args.model, device, dtype, answers=True)
+    prompts = Prompts(loaded.model, loaded.processor, args.prompt and args.prompt.replace("\\n", "\n"))
     images = list(found.decoded(args.num_images))
     parts = [images[i : i + args.batch_size] for i in range(0, len(images), args.batch_size)]
-    return model, [prompter(part, [args.question] * len(part))[0] for part in parts]
+    return loaded.model, [prompts(part, [args.question] * len(part))[0] for part in parts]
 
 
 def _folder(name: str | None) -> Path | None:
