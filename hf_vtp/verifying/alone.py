@@ -48,19 +48,25 @@ def _prompts(case: Measured) -> Outcome:
 
 
 def _images(case: Measured) -> Outcome:
-    pixels, together = case.inputs["pixel_values"], case.pruned
+    pixels, together, inputs = case.inputs["pixel_values"], case.pruned, case.inputs
     what = f"images 0 to {min(len(pixels), MOST_ROWS) - 1} of {len(pixels)}"
     if len(pixels) == 1:
-        pixels, what = torch.cat([pixels, pixels.flip(-1)]), "the only image, and beside it its mirror image"
-        together = _pruned(case, {**case.inputs, "pixel_values": pixels})
+        inputs = {name: torch.cat([x, x]) if _one_an_image(x, 1) else x for name, x in inputs.items()}
+        pixels = inputs["pixel_values"] = torch.cat([pixels, pixels.flip(-1)])
+        what, together = "the only image, and beside it its mirror image", _pruned(case, inputs)
     kept, pairs, prefix = [], [], case.tower.num_prefix_tokens
     for b in range(min(len(pixels), MOST_ROWS)):
-        alone = _pruned(case, {**case.inputs, "pixel_values": pixels[b : b + 1]})
+        own = {name: x[b : b + 1] if _one_an_image(x, len(pixels)) else x for name, x in inputs.items()}
+        alone = _pruned(case, own)
         stats = (alone.stats.keep_indices[0], together.stats.keep_indices[b])
         kept.append(stats)
         rows = zip((together.last_layer[b], alone.last_layer[0]), reversed(stats), strict=True)
         pairs.append(tuple(x[: prefix + len(keep)] for x, keep in rows))
     return _outcome(case, case.tower_noise, kept, pairs, what)
+
+
+def _one_an_image(x: object, count: int) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == count
 
 
 def _pruned(case: Measured, inputs: dict, pictured: bool = True) -> Seen:

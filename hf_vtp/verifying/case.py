@@ -146,7 +146,8 @@ class Case:
         for n, keep, rows in zip(
             seen.stats.num_tokens, seen.stats.keep_indices, self.features(self.baseline), strict=True
         ):
-            prefix = len(rows) - n
+            # of a language model's rows those of prefix tokens; a tower's may end in padding
+            prefix = len(rows) - n if self.prompted else self.tower.num_prefix_tokens
             kept.append(torch.cat([torch.arange(prefix, device=keep.device), keep + prefix]))
         return kept
 

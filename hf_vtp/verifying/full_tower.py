@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..stats import StageStats
 from ..towers.packed import PackedTower
 from ..towers.plain import PlainTower
+from ..towers.rows import find
 from ..towers.tower import Tower
 from .case import before
 
@@ -33,12 +35,18 @@ class FullTower:
 
     def __init__(self, tower: Tower, stages: list[StageStats], weighs: bool, contents: dict[int, Tensor]):
         self.tower, self.weighs, self.contents = tower, weighs, contents
-        self.replicates = weighs and self.takes_weights
+        self.replicates = weighs and self.has_members(tower)
         self.stages = {stage.layer: stage for stage in stages}
         self.previous: StageStats | None = None
         self.places: list[Tensor] = []  # rows of the sequence that hold each token of each image, [N, M]
         self.members: list[Tensor] = []  # of each image, the group that each of its tokens is in now, [N]
         self.alive: Tensor | None = None  # bool [rows of the sequence]
+        self.weight: Tensor | None = None  # log(size) of what each row stands for, [rows of the sequence]
+
+    @classmethod
+    def has_members(cls, tower: Tower) -> bool:
+        """Whether every member of a group can stay, with the group's mean, in place of a weight."""
+        return cls.takes_weights
 
     def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
         """`places` for the arguments of the tower's forward, and the rows of the whole sequence."""
@@ -65,6 +73,7 @@ class FullTower:
         device = self.places[0].device
         self.members = [torch.arange(len(place), device=device) for place in self.places]
         self.alive = torch.ones(length, dtype=torch.bool, device=device)
+        self.weight = torch.zeros(length, device=device)
         self.previous = None
 
     def _stage(self, i: int) -> Callable:
@@ -92,6 +101,8 @@ class FullTower:
                     entered = place[self.previous.keep_indices[image].to(place.device)]
                     sizes = self.previous.sizes[image].to(place.device)
                 states[place[keep]] = mean_of(states[entered], groups, sizes, len(keep))
+                own = stage.sizes[image].log().to(self.weight)
+                self.weight[place[keep].to(own.device)] = own.unsqueeze(1)
             if not self.replicates:
                 dropped = torch.ones(len(place), dtype=torch.bool, device=place.device)
                 dropped[keep] = False
@@ -112,31 +123,83 @@ def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
 
 
 class FullPlain(FullTower):
-    """Every image a row; keys are masked by the layers' own attention mask."""
+    """Every image a row, padding behind its patches; keys are masked by the attention's own mask."""
 
     takes_weights = True
 
+    @classmethod
+    def has_members(cls, tower: Tower) -> bool:
+        # not where they would be rotated by places of their own: the group has one place
+        return "position_embeddings" not in signature(type(tower.layers[0]).forward).parameters
+
     def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
-        pixels = args[0] if args else kwargs["pixel_values"]
-        patch, prefix = self.tower.module.config.patch_size, self.tower.num_prefix_tokens
-        n = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+        given = signature(type(self.tower.module).forward).bind(None, *args, **kwargs).arguments
+        pixels, shapes = given["pixel_values"], given.get("spatial_shapes")
+        prefix = self.tower.num_prefix_tokens
+        if shapes is None:
+            patch = self.tower.module.config.patch_size
+            height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
+            n = (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
+            counts = [n] * len(pixels)
+        else:
+            n, counts = pixels.shape[1], shapes.prod(dim=-1).tolist()
         self.length = prefix + n
-        first = torch.arange(prefix, prefix + n, device=pixels.device)[:, None]
-        return [first + b * self.length for b in range(len(pixels))], len(pixels) * self.length
+        tokens = torch.arange(prefix, self.length, device=pixels.device)[:, None]
+        return [tokens[:count] + b * self.length for b, count in enumerate(counts)], len(pixels) * self.length
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        head = find(self.tower.module, self.tower.row.head) if self.tower.row.head else None
+        with ExitStack() as stack:
+            stack.enter_context(super().installed())
+            if head is not None:
+                stack.callback(head.register_forward_hook(self._pool).remove)
+            yield
+
+    def _pool(self, head: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        """What the head makes of each image's living tokens, without any padding or mask."""
+        alive = torch.zeros_like(self.alive)
+        alive[torch.cat(self.places).flatten().to(alive.device)] = True  # not padding
+        alive = (alive & self.alive).view(-1, self.length).to(args[0].device)
+        return torch.cat([head.forward(x[own][None]) for x, own in zip(args[0], alive, strict=True)])
 
     @contextmanager
     def blind(self, layer: nn.Module) -> Iterator[None]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict):
-            states = args[0] if args else kwargs["hidden_states"]
-            dead = ~self.alive.to(states.device).view(-1, 1, 1, self.length)
-            mask = torch.zeros_like(dead, dtype=states.dtype).masked_fill(dead, torch.finfo(states.dtype).min)
-            mask = mask.expand(-1, -1, self.length, -1)
-            if len(args) > 1:
-                return (args[0], mask, *args[2:]), kwargs
-            return args, {**kwargs, "attention_mask": mask}
+        attention = find(layer, self.tower.row.attention)
+        takes = signature(type(attention).forward)
+        with ExitStack() as stack:
+            stack.enter_context(taking_masks(attention))
+            if "attention_mask" in takes.parameters:
 
-        with before(layer, hook), taking_masks(layer.self_attn):
+                def mask(module: nn.Module, args: tuple, kwargs: dict):
+                    call = takes.bind(module, *args, **kwargs)
+                    call.arguments["attention_mask"] = self._mask(
+                        next(iter(call.args[1:])), call.arguments.get("attention_mask")
+                    )
+                    return call.args[1:], call.kwargs
+
+                stack.enter_context(before(attention, mask))
+            else:
+                stack.callback(attention.register_forward_hook(self._attended).remove)
             yield
+
+    def _mask(self, states: Tensor, given: Tensor | None) -> Tensor:
+        """Added to the logits, [B, 1, L, L]: the least there is for what was dropped or is masked already."""
+        dead = ~self.alive.to(states.device).view(-1, 1, 1, self.length)
+        if given is not None:
+            dead = dead | (~given if given.dtype == torch.bool else given < 0)
+        weight = self.weight.to(states).view(-1, 1, 1, self.length).expand_as(dead)
+        mask = weight.masked_fill(dead, torch.finfo(states.dtype).min)
+        return mask.expand(-1, -1, self.length, -1)
+
+    def _attended(self, module: nn.Module, args: tuple, output: tuple) -> tuple:
+        """The output of an attention that takes no mask, with one."""
+        names, heads = self.tower.row.projections.split(), module.num_attention_heads
+        query, key, value = (
+            find(module, name)(args[0]).unflatten(-1, (heads, -1)).transpose(1, 2) for name in names
+        )
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=self._mask(args[0], None))
+        return (mixed.transpose(1, 2).flatten(2), *output[1:])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..stats import PER_IMAGE, StageStats
+from ..stats import PER_IMAGE, StageStats, VTPStats
 from .case import Case, Seen, after
 from .full_tower import full_tower
 
@@ -33,9 +33,9 @@ def full_outputs(case: Case, pruned: Seen | None) -> Seen:
     images = range(len(case.baseline.last_layer))
     with ExitStack() as stack:
         stack.enter_context(masking(case, pruned, 0, images))
-        replicated = pruned is None or (case.weighs and full_tower(case.tower).takes_weights)
+        replicated = pruned is None or (case.weighs and full_tower(case.tower).has_members(case.tower))
         if hasattr(case.model, "classifier") and not replicated:
-            stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats.stages[-1])))
+            stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats)))
         return case.look(case.inputs)
 
 
@@ -63,14 +63,14 @@ def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
     return torch.cat([rows[:count] for rows, count in zip(states, counts, strict=True)])
 
 
-def _mean_over_kept(case: Case, stage: StageStats):
+def _mean_over_kept(case: Case, stats: VTPStats):
     """Scale patches so that their mean is that of the kept ones, each counted as often as its size says."""
 
     def hook(module, args, output):
-        states, prefix = output.last_hidden_state, case.tower.num_prefix_tokens
+        states, prefix, stage = output.last_hidden_state, case.tower.num_prefix_tokens, stats.stages[-1]
         share = torch.zeros(states.shape[:2], device=states.device)
         for b, (keep, sizes) in enumerate(zip(stage.keep_indices, stage.sizes, strict=True)):
-            share[b, keep + prefix] = sizes / sizes.sum() * (states.shape[1] - prefix)
+            share[b, keep + prefix] = sizes / sizes.sum() * stats.num_tokens[b]
         share[:, :prefix] = 1
         output.last_hidden_state = (states.float() * share.unsqueeze(-1)).to(states.dtype)
         return output
