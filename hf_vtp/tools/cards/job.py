@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from ...apply import apply_vtp
 from ...config import VTPConfig
 from ...files import replacing
 from .. import child
-from ..bench import clip
 from ..bench.cli import UsageError
-from ..bench.geometry import known, named_config
-from .hub import load, without_code
+from ..models import load_config
 from .kinds import TASKS
 
 INSTEAD = "give --weights random for a geometry known by name, or a local folder"
@@ -27,15 +24,7 @@ FAMILIES = {"clip_vision_model": "clip"}  # of model types that are not their fa
 
 def model_config(name: str, weights: str) -> PreTrainedConfig:
     """The config of a model on the Hub, in a folder, or with random weights of a geometry known by name."""
-    if weights == "random" and not os.path.isdir(name):
-        if name in clip.GEOMETRIES:
-            return CLIPVisionConfig(**clip.GEOMETRIES[name])
-        found = named_config(name)
-        if found is None:
-            names = ", ".join([*clip.GEOMETRIES, *known()])
-            raise UsageError(f"no geometry is known for {name}; choose a folder or {names}")
-        return found
-    return load(name, without_code(AutoConfig), INSTEAD)
+    return load_config(name, weights, INSTEAD)
 
 
 def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPConfig:
