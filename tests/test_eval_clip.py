@@ -201,7 +201,10 @@ REFUSED = {  # arguments, and what the one sentence says
     "merger": (("--data", "{0}/photos", "--method", "vtp+absrob"), "unknown merger 'absrob'; choose from"),
     "a baseline": (("--data", "{0}/photos", "--method", "downsample"), "holds the row downsample already"),
     "layer": (("--data", "{0}/photos", "--layer", "9"), "choose from 0 to 3"),
-    "output": (("--data", "{0}/photos", "--layer", "output"), "give CLIP an encoder layer"),
+    "output": (
+        ("--data", "{0}/photos", "--layer", "output"),
+        "give CLIPVisionModelWithProjection an encoder layer",
+    ),
     "no model": (("--data", "{0}/photos", "--model", "{0}/nowhere"), "there is no folder"),
     "json": (("--data", "{0}/photos", "--json", "{0}/nowhere/r.json"), "does not exist"),
 }

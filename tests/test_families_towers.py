@@ -30,16 +30,6 @@ TOWERS = {
 pytestmark = pytest.mark.models
 
 
-def needs_masks(apply):
-    """DINOv2 of 5.12 takes no mask, and says so."""
-    try:
-        return apply()
-    except ValueError as error:
-        if "takes no attention mask" not in str(error):
-            raise
-        pytest.skip(str(error))
-
-
 def unmasked_layers(tower, inputs, name):
     """The output of each of a tower's layers, without pruning."""
     found = []
@@ -167,7 +157,7 @@ def test_classifiers_weigh_absorbed_tokens(family, method):
     arguments = {**METHODS[method], "layer": 1, "keep_ratio": 0.25}
     with torch.no_grad():
         plain = model(**inputs, output_hidden_states=True)
-        needs_masks(lambda: apply_vtp(model, **arguments))
+        apply_vtp(model, **arguments)
         found, stats = model(**inputs).logits, vtp_stats(model)
     tower = getattr(model, "vision_model", None) or getattr(model, family)
     norm = getattr(tower, "layernorm", torch.nn.Identity())
@@ -219,7 +209,7 @@ def test_gradients_are_finite_and_the_same_checkpointed(family, method, checkpoi
     gradients = []
     for on in (False, checkpointing):
         tower, inputs = made(family, TOWERS[family])
-        needs_masks(lambda tower=tower: apply_vtp(tower, **METHODS[method]))
+        apply_vtp(tower, **METHODS[method])
         tower.train()
         if on:
             tower.gradient_checkpointing_enable()
@@ -260,7 +250,7 @@ def test_removal_leaves_nothing(family):
     with torch.no_grad():
         held = tower(**inputs)
         before = state(tower)
-        needs_masks(lambda: apply_vtp(tower, **METHODS["absorb"]))
+        apply_vtp(tower, **METHODS["absorb"])
         assert not same(tower(**inputs), held)
         remove_vtp(tower)
         assert state(tower) == before and same(tower(**inputs), held)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from torch import nn
 
+from ..towers.joined import JoinedTower
 from ..towers.packed import PackedTower
 from ..towers.padded import PaddedTower
-from ..towers.rows import Grid, TowerRow
-from ..towers.states import PerImage
+from ..towers.rows import Grid, TowerRow, grids_of_pixels
+from ..towers.states import PerHead, PerImage
 from .table import REFUSED, FamilyRow, register_family, register_tower
 
 # Vision towers: where layers are, and a layer's attention; the last arguments are roots around the tower
@@ -27,6 +28,14 @@ def registers(config: object) -> int:
 def grids_of_shapes(module: nn.Module, arguments: dict) -> list[Grid]:
     """Grids of images that come as patches, each of a size of its own."""
     return [(1, rows, columns) for rows, columns in arguments["spatial_shapes"].tolist()]
+
+
+def grids_of_sizes(module: nn.Module, arguments: dict) -> list[Grid]:
+    """Grids of images that were padded to the largest and come with the size of each."""
+    if arguments.get("image_sizes") is None:
+        return grids_of_pixels(module, arguments)
+    patch = module.config.patch_size
+    return [(1, int(height) // patch, int(width) // patch) for height, width in arguments["image_sizes"]]
 
 
 register_tower("clip_vision_model", CLIP, "clip")
@@ -49,10 +58,27 @@ register_tower("dinov2", DINOV2)
 register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
 register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
+register_tower(
+    "pixtral",
+    TowerRow(
+        "transformer.layers",
+        "attention",
+        prefix=0,
+        grids=grids_of_sizes,
+        rope=PerHead,
+        alone=False,
+        pattern=JoinedTower,
+    ),
+)
+register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", "q_norm k_norm v_proj", alone=False))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
 REFUSED["timm_wrapper"] = (
     "timm's towers pool inside the model, call their blocks without Transformers' arguments and lay hidden "
     "states on the grid again; load a Transformers checkpoint of the same architecture"
+)
+register_tower(
+    ("ovis2_vision", "Ovis2VisionConfig"),  # older releases give it no model_type
+    TowerRow("encoder.layers", "attention", prefix=0, alone=False),
 )
 register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
@@ -68,5 +94,102 @@ def first_full_block(depth: int, module: nn.Module) -> int:
     return min(full, default=depth // 4)
 
 
-register_family("llava", FamilyRow("vision_tower", "multi_modal_projector"))
+# Projectors that work row by row
+register_family(("llava", "vipllava"), FamilyRow("vision_tower", "multi_modal_projector"))
+register_family("llava_next", FamilyRow("vision_tower", "multi_modal_projector", tiles=True))
+register_family(  # its videos are pooled before the projector
+    "llava_next_video",
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: config.spatial_pool_stride,
+        tiles=True,
+    ),
+)
+register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
+register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
+register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 register_family(("qwen2_5_vl", "qwen2_vl"), FamilyRow("visual", default_layer=first_full_block))
+
+
+# Those whose projector makes one row of a cell of patches
+
+
+def cell_of_pooling(config: object) -> int:
+    """Patches along a side of what an average of patches is taken over."""
+    patches = config.vision_config.image_size // config.vision_config.patch_size
+    return patches // int(config.mm_tokens_per_image**0.5)
+
+
+register_family(
+    ("idefics3", "smolvlm"),
+    FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
+)
+register_family(
+    ("internvl", "qianfan_ocr"),
+    FamilyRow(
+        "vision_tower",
+        "multi_modal_projector",
+        cell=lambda config: round(1 / config.downsample_ratio),
+        tiles=True,
+    ),
+)
+register_family(
+    ("cohere2_vision", "aya_vision", "lfm2_vl"),
+    FamilyRow(
+        "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
+    ),
+)
+register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))
+register_family(
+    "ovis2",
+    FamilyRow(
+        "vision_tower.transformer",
+        "visual_embeddings_table",
+        cell=lambda config: config.vision_config.hidden_stride,
+        tiles=True,
+        reads_ids=True,
+    ),
+)
+register_family(
+    ("mistral3", "lighton_ocr"),
+    FamilyRow(
+        "vision_tower|vision_encoder",
+        "multi_modal_projector|vision_projection",
+        cell=lambda config: config.spatial_merge_size,
+        tiles=True,
+    ),
+)
+
+# Models whose prompt has no placeholder for each row of image features, by what would be needed
+
+REFUSED |= dict.fromkeys(
+    ("mllama", "idefics"),
+    "its language model attends across to the images' states and no word of the prompt stands for them; "
+    "needed is an adapter that narrows those states with their masks",
+)
+REFUSED |= dict.fromkeys(
+    ("blip-2", "instructblip", "instructblipvideo"),
+    "its queries are made of the image within forward, and get_image_features gives the tower's states; "
+    "needed is a row for its tower",
+)
+REFUSED |= dict.fromkeys(
+    ("kosmos-2", "kosmos-2.5"),
+    "a mask (image_embeds_position_mask) says where its features go; needed is an adapter that condenses it",
+)
+REFUSED |= dict.fromkeys(
+    ("chameleon", "emu3", "glm_image", "apertus1p5"),
+    "its images are words of a codebook in the prompt itself; needed is a method for words",
+)
+REFUSED["fuyu"] = "one linear layer makes its features; needed is an adapter that condenses its patches"
+REFUSED["phi4_multimodal"] = (
+    "its embedding layer encodes images; needed is an adapter that takes them out of there"
+)
+REFUSED["granite4_vision"] = (
+    "its features are only added within the language model; needed is an adapter that hands those on"
+)
+REFUSED["t5gemma2"] = "its encoder puts features in; needed is an encoder whose positions can be set"
+REFUSED |= dict.fromkeys(
+    ("modernvbert", "ultravbert", "neomme"),
+    "its language model embeds both ways at once and keeps no cache; needed is an adapter without a cache",
+)

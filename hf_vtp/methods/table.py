@@ -25,6 +25,7 @@ class Method:
     # family's
     layers: Callable[[int], list[int]] | str | None = None
     schedule: str = "geometric"  # how several stages share the reduction; or "linear"
+    after_features: dict = field(default_factory=dict)  # parts that stand in where no tower's layers are seen
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)
@@ -43,6 +44,7 @@ METHODS.update(
         "this project",
         scorer_options={"of": "qk"},
         merger_options={"lloyd": 2},
+        after_features={"scorer": "token_norm"},
     ),
     qk_topk=Method(
         "qk_norm",
@@ -232,7 +234,8 @@ def list_methods() -> dict[str, dict[str, str]]:
 
     By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
     act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
-    unused; `limit`, the most tokens of an image it takes, or ""; `summary` and `paper`.
+    unused; `limit`, the most tokens of an image it takes, or ""; `after_features`, whether it can act on
+    features alone, and with which other part; `summary` and `paper`.
     """
     return {name: describe(method) for name, method in METHODS.items()}
 
@@ -249,6 +252,18 @@ def describe(method: Method) -> dict[str, str]:
         "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
         "keep_ratio": ratios[0] if ratios else "exact",
         "limit": str(limit_of(rows) or ""),
+        "after_features": after_features(method),
         "summary": method.summary,
         "paper": method.paper,
     }
+
+
+OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # what only a tower's layers have
+
+
+def after_features(method: Method) -> str:
+    """ "yes", "no", or the parts with which a method can do without the layers of a tower."""
+    parts = {part: method.after_features.get(part, getattr(method, part)) for part in PARTS}
+    if any(OF_LAYERS & set(PARTS[part][name].needs) for part, name in parts.items()):
+        return "no"
+    return ", ".join(f"{part} {name}" for part, name in method.after_features.items()) or "yes"

@@ -24,6 +24,7 @@ class Positions:
     """
 
     inner: nn.Module
+    first_position = 0  # where the language model counts from
 
     @property
     def rope_arguments(self) -> list[str]:

@@ -47,6 +47,28 @@ def refuse_packed(arguments: dict, attention: str, cache: object) -> None:
         )
 
 
+def refuse_blocks(arguments: dict, cached: int) -> None:
+    """An image after what a cache holds, where token types say which columns see both ways.
+
+    Transformers lays those types out from the first column of the cache on.
+    """
+    if cached and arguments.get("token_type_ids") is not None:
+        raise NotImplementedError(
+            "an image after what a cache holds cannot be pruned where token_type_ids are given; pass the "
+            "whole conversation without a cache"
+        )
+
+
+def refuse_without_types(model: nn.Module, arguments: dict) -> None:
+    """A missing token_type_ids where attention is causal only if they, or padding, say so."""
+    both_ways = getattr(model.config.get_text_config(), "use_bidirectional_attention", None)
+    if both_ways and arguments.get("token_type_ids") is None:
+        raise ValueError(
+            "token_type_ids are missing, without which padding decides what the language model sees; give "
+            "those that the processor returns (0 for the image and the prompt, 1 for a suffix)"
+        )
+
+
 def smallest_window(model: nn.Module) -> int | None:
     """Columns that the language model's narrowest layers attend to, None if all layers attend to all."""
     config = model.config.get_text_config()

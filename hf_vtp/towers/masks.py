@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.hooks import RemovableHandle
 
 from .layer_hooks import LayerHooks, refuse_replay
+from .rows import find
 
 if TYPE_CHECKING:
     from .plain import PlainTower
@@ -27,16 +30,6 @@ class Narrowed:
     mask: Tensor | None = None  # the tower's own, with the bias
     rope: tuple[Tensor, ...] | None = None  # the tower's own
     length: int = 0  # rows of the unpruned sequence, where images are padded
-
-
-def check_taken(tower: PlainTower) -> None:
-    """Raise ValueError if neither a tower's layers nor their attention take a mask."""
-    if not tower.mask.taken and not tower.attention_mask.taken:
-        raise ValueError(
-            f"{type(tower.module).__name__} of this Transformers takes no attention mask, which method "
-            f"{tower.config.method!r} needs; install a newer Transformers, or choose a method that drops an "
-            "exact number of tokens, as 'qk_topk' does"
-        )
 
 
 def key_bias(sizes: Tensor, weighs: bool, prefix: int, patches: int, dtype: torch.dtype) -> Tensor:
@@ -85,15 +78,39 @@ class MaskAttention:
     def __init__(self, tower: PlainTower, hooks: LayerHooks):
         self.tower, self.hooks = tower, hooks
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def attach(self) -> RemovableHandle:
+        attention = self.tower.attention(self.hooks.layer)
+        if self.tower.attention_mask.taken:
+            return attention.register_forward_pre_hook(self.mask, with_kwargs=True)
+        return attention.register_forward_hook(self.again, prepend=True)
+
+    def narrowed(self, module: nn.Module) -> Narrowed | None:
+        """What the stage before kept; None where that is everything."""
         run = self.hooks.call.run
         if run is None:
             refuse_replay(module)
-            return args, kwargs
+            return None
         narrowed = run.layout[self.hooks.previous_stage]
-        if narrowed.positions is None:
-            return args, kwargs
+        return None if narrowed.positions is None else narrowed
+
+    def mask(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        narrowed, run = self.narrowed(module), self.hooks.call.run
+        if narrowed is None:
+            return None
         return self.tower.narrow_mask(run, narrowed, self.tower.attention_mask, args, kwargs)
+
+    def again(self, module: nn.Module, args: tuple, output: tuple) -> tuple | None:
+        """Attend once more, with weights: DINOv2 of Transformers 5.12 hands its kernels no mask at all."""
+        narrowed = self.narrowed(module)
+        if narrowed is None:
+            return None
+        query, key, value = (
+            find(module, name)(args[0]).unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
+            for name in self.tower.row.projections.split()
+        )
+        dropout = module.dropout_prob if module.training else 0.0
+        mixed = scaled_dot_product_attention(query, key, value, expanded(narrowed.bias), dropout)
+        return (mixed.transpose(1, 2).flatten(2), *output[1:])
 
 
 class OwnConfigs:

@@ -55,11 +55,17 @@ class PaddedTower(PlainTower):
     ) -> Iterator[Part]:
         """What a layer made of the images of each grid, without padding."""
         for i, group in enumerate(self.entered(run, layer)):
-            images = torch.tensor(list(group.images), device=hidden_states.device)
-            length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
-            own = {name: x[images, :length] for name, x in recorded.items()}
-            seen = {watched: x[i] for watched, x in run.seen.items()}
-            yield Part(group, hidden_states[images, :length], own, seen)
+            own = self.rows_of(run, group, hidden_states, recorded)
+            yield Part(group, *own, {watched: x[i] for watched, x in run.seen.items()})
+
+    def rows_of(
+        self, run: Run, group: Group, hidden_states: Tensor, recorded: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A layer's output and projections for the images of one grid, without padding."""
+        images = torch.tensor(list(group.images), device=hidden_states.device)
+        length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
+        own = {name: x[images, :length] for name, x in recorded.items()}
+        return hidden_states[images, :length], own
 
     def width(self, run: Run, group: Group) -> int:
         """Tokens that images of one grid have after a stage, K."""
@@ -94,6 +100,36 @@ class PaddedTower(PlainTower):
         if narrowed.mask is None and narrowed.bias is not None:
             narrowed.mask = expanded(narrowed.bias)
         return self.mask.put(narrowed.mask, args, kwargs)  # never the tower's own: the bias has the padding
+
+    def there(self, run: Run) -> Tensor:
+        narrowed = run.layout[max(self.stages)]
+        counts = torch.tensor([math.prod(grid) for grid in run.grids], device=narrowed.positions.device)
+        return torch.arange(narrowed.length // self.cells.size, device=counts.device) < counts[:, None]
+
+    def kept(self, run: Run) -> Tensor | None:
+        """Tokens that a forward kept, bool [B, N] with True where an image is padded; None = all."""
+        positions = self.positions(run)
+        if positions is None:
+            return None
+        there = self.there(run)
+        kept = scattered(torch.ones_like(positions).unsqueeze(-1), positions, there.shape[1])
+        return kept[..., 0].bool() | ~there
+
+    def index(self, run: Run, groups: list[Group]) -> Tensor:
+        """Rows of each unpruned image that a stage kept, [B, K·M], -1 for padding."""
+        parts, device = [], next(x.positions.device for x in groups if x.positions is not None)
+        for group in groups:
+            every = torch.arange(self.width(run, group), device=device).expand(len(group.images), -1)
+            own = every if group.positions is None else group.positions
+            rows = self.cells.rows(own, run.grids[group.images[0]], self.num_prefix_tokens)
+            parts.append(rows.masked_fill((own < 0).repeat_interleave(self.cells.size, dim=1), -1) + 1)
+        return together(groups, parts, len(run.grids)) - 1
+
+    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
+        index = self.index(run, run.stages[max(self.stages)])
+        if hidden_states.shape[:2] != index.shape:
+            return hidden_states
+        return scattered(hidden_states, index, run.layout[max(self.stages)].length)
 
     def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
         """Tokens where they were at full length, [B, N, D], whose mean over an image weighs each by its size.

@@ -60,8 +60,6 @@ class PlainTower(Tower):
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
         self.own_configs = OwnConfigs(self)
         self.attention_mask = Argument(self.attention(self.layers[0]), "attention_mask")
-        if self.masks:
-            masks.check_taken(self)
 
     def attention(self, layer: nn.Module) -> nn.Module:
         """A layer's attention."""
@@ -172,6 +170,15 @@ class PlainTower(Tower):
         kept = torch.zeros(len(positions), n + 1, dtype=torch.bool, device=positions.device)
         return kept.scatter(1, positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
 
+    @property
+    def restores(self) -> bool:
+        """Whether a projector gets all places of the grid, with zeros where a token was dropped."""
+        return self.cells.side > 1
+
+    def there(self, run: Run) -> Tensor | None:
+        """Which of those places hold a token, bool [B, N]; None = all, no image is padded."""
+        return None
+
     def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
         """[B, P + K·M, D] as [B, P + N·M, D] in raster order, zeros where a token was dropped.
 
@@ -236,11 +243,8 @@ class PlainTower(Tower):
         if self.masks and self.row.head:
             self.handles += pooling.attach(self, find(self.module, self.row.head))
         if self.masks and not self.mask.taken:  # such layers call their attention without a mask
-            for hooks in self.layer_hooks:
-                if hooks.previous_stage is not None:
-                    attention = self.attention(hooks.layer)
-                    handle = attention.register_forward_pre_hook(MaskAttention(self, hooks), with_kwargs=True)
-                    self.handles.append(handle)
+            later = [hooks for hooks in self.layer_hooks if hooks.previous_stage is not None]
+            self.handles += [MaskAttention(self, hooks).attach() for hooks in later]
 
     def bind(self, hooks: LayerHooks) -> None:
         if self.masks and hooks.previous_stage is not None:

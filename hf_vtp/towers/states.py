@@ -79,6 +79,13 @@ class PerImage:
         return self.rope.squeeze(1)
 
 
+class PerHead(PerImage):
+    """The same for attention whose heads stand before the tokens, [B, H, K, d]."""
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self.rope
+
+
 def scattered(x: Tensor, index: Tensor, length: int) -> Tensor:
     """Rows of `x` [B, K, D] at their places `index` [B, K] among `length`, zeros elsewhere.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .. import canary
 from ..apply import applied, unpruned, unwrap, vtp
 from ..config import VTPConfig
 from ..environment import environment
@@ -98,7 +99,7 @@ def prepared(
     pruned = applied(root)
     if pruned is not None and config is None:
         config = pruned.config
-    with untouched(root):
+    with untouched(root), canary.quiet():
         with vtp(root, config, **overrides):
             config = applied(root).config
         yield Measured(root, dict(inputs), config, max_new_tokens, Bounds(precision(root), tolerance))

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..stats import StageStats
+from ..towers.cells import patches_of_cells
+from ..towers.joined import JoinedTower
 from ..towers.packed import PackedTower
 from ..towers.plain import PlainTower
 from ..towers.rows import find
@@ -108,8 +110,12 @@ class FullTower:
                 dropped[keep] = False
                 self.alive[place[dropped].to(self.alive.device)] = False
         if stage.layer in self.contents:
-            states[self.alive.to(states.device)] = self.contents[stage.layer]
+            states[self.remaining(stage).to(states.device)] = self.contents[stage.layer]
         return states
+
+    def remaining(self, stage: StageStats) -> Tensor:
+        """Rows of the sequence that a stage kept, in the order in which its output has them."""
+        return self.alive
 
 
 def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
@@ -135,6 +141,8 @@ class FullPlain(FullTower):
     def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
         given = signature(type(self.tower.module).forward).bind(None, *args, **kwargs).arguments
         pixels, shapes = given["pixel_values"], given.get("spatial_shapes")
+        if given.get("patch_attention_mask") is not None:  # a group is padding where its representative is
+            self.replicates = False
         prefix = self.tower.num_prefix_tokens
         if shapes is None:
             patch = self.tower.module.config.patch_size
@@ -145,7 +153,19 @@ class FullPlain(FullTower):
             n, counts = pixels.shape[1], shapes.prod(dim=-1).tolist()
         self.length = prefix + n
         tokens = torch.arange(prefix, self.length, device=pixels.device)[:, None]
-        return [tokens[:count] + b * self.length for b, count in enumerate(counts)], len(pixels) * self.length
+        places = [tokens[:count] + b * self.length for b, count in enumerate(counts)]
+        if self.tower.cells.side > 1:
+            grids = [self.tower.cells.grid(grid) for grid in self.tower.row.grids(self.tower.module, given)]
+            tables = [patches_of_cells(rows, columns, self.tower.cells.side) for _, rows, columns in grids]
+            places = [own[:, 0][table.to(own.device)] for own, table in zip(places, tables, strict=True)]
+        return places, len(pixels) * self.length
+
+    def remaining(self, stage: StageStats) -> Tensor:
+        found = []
+        for b, (place, keep) in enumerate(zip(self.places, stage.keep_indices, strict=True)):
+            prefix = torch.arange(self.tower.num_prefix_tokens, device=place.device) + b * self.length
+            found += [prefix, place[keep.to(place.device)].flatten()]
+        return torch.cat(found)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -200,6 +220,21 @@ class FullPlain(FullTower):
         )
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=self._mask(args[0], None))
         return (mixed.transpose(1, 2).flatten(2), *output[1:])
+
+
+class FullJoined(FullPlain):
+    """All images in one row, whose own mask keeps them apart."""
+
+    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
+        given = signature(type(self.tower.module).forward).bind(None, *args, **kwargs).arguments
+        device, places, start = given["pixel_values"].device, [], 0
+        for grid in self.tower.row.grids(self.tower.module, given):
+            _, rows, columns = self.tower.cells.grid(grid)
+            table = patches_of_cells(rows, columns, self.tower.cells.side).to(device)
+            places.append(table + start)
+            start += table.numel()
+        self.length = start
+        return places, start
 
 
 @contextmanager
@@ -273,7 +308,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-FULL: dict[type[Tower], type[FullTower]] = {PlainTower: FullPlain, PackedTower: FullPacked}
+FULL: dict[type[Tower], type[FullTower]] = {
+    JoinedTower: FullJoined,
+    PlainTower: FullPlain,
+    PackedTower: FullPacked,
+}
 
 
 def full_tower(tower: Tower) -> type[FullTower] | None:

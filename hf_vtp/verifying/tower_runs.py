@@ -8,23 +8,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..families.placeholder import features_of
 from ..stats import PER_IMAGE, StageStats, VTPStats
 from .case import Case, Seen, after
 from .full_tower import full_tower
 
 
 def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
-    """What a language model would be given of each image, [P + N, D], had what `pruned` dropped been masked.
+    """What a language model would be given of each image, [T, D], had what `pruned` dropped been masked.
 
     Without `pruned` nothing is masked: the same work as the unpruned tower's, done the other way.
     """
     features, first = [], 0
     for run, encoding in enumerate(case.baseline.encodings):
-        images = range(first, first + len(encoding.features))
+        count = 0 if pruned is None else pruned.num_images[run]
+        images = range(first, first + count)
         first = images.stop
         encode = getattr(case.inner, encoding.encoder)
         with masking(case, pruned, run, images):
-            features += list(encode(*encoding.args, **encoding.kwargs).pooler_output)
+            features += features_of(encode(*encoding.args, **encoding.kwargs))
     return features
 
 
@@ -59,7 +61,8 @@ def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
     """The output of a stage's layer as the rows [rows, D] of what is left, image after image."""
     if states.dim() == 2:  # packed: there is none
         return states
-    counts = [case.tower.num_prefix_tokens + len(keep) for keep in stage.keep_indices]
+    prefix, size = case.tower.num_prefix_tokens, case.tower.cells.size
+    counts = [prefix + len(keep) * size for keep in stage.keep_indices]
     return torch.cat([rows[:count] for rows, count in zip(states, counts, strict=True)])
 
 

@@ -61,7 +61,7 @@ def _base(config, **more) -> dict:
 
 def _layers(layer: int | list[int]) -> int | list[int]:
     """One feature layer as a config of full size has it, or two where it has several."""
-    return (layer if -4 <= layer <= 3 else -2) if isinstance(layer, int) else [-2, 1]
+    return (layer if -4 <= layer <= 3 else -2) if isinstance(layer, int) else [-1, 2]
 
 
 def _pixels(numbers: torch.Generator, *shape: int) -> Tensor:
