@@ -11,10 +11,10 @@ from torch import nn
 from transformers import BertConfig, LlavaForConditionalGeneration, LlavaNextConfig
 from transformers.utils import logging
 
+from hf_vtp.tools import loading
 from hf_vtp.tools.bench import bench_vlm, inputs
 from hf_vtp.tools.bench.geometry import named_config
 from hf_vtp.tools.bench.parts import inside
-from hf_vtp.tools.cards import hub
 from hf_vtp.tools.commands.bench_vlm import resolutions
 from hf_vtp.tools.models import auto_class, random_model
 
@@ -190,8 +190,8 @@ def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
     def no_network():
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(hub, "get_session", no_network)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "get_session", no_network)
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
     for script in ("bench_llava", "bench_qwen2_5_vl", "bench_vlm"):
         code, out, err = bench(script, "--model", "hf-vtp-tests/no-such-model")
         assert code == 2 and out == "" and len(err.splitlines()) == 1

@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from ..families.table import can_be_pruned, list_families
 from .bench import geometry
 from .bench.cli import UsageError, first_sentence
-from .cards.hub import load, without_code
+from .loading import load, without_code
 from .processors import load_processor
 
 INSTEAD = "give a folder or a name with the weights, a tokenizer and an image processor"
@@ -45,6 +45,10 @@ class Loaded:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return getattr(self.processor, "tokenizer", None)
+
+    @property
+    def model_type(self) -> str:
+        return self.model.config.model_type
 
     @property
     def answers(self) -> bool:

@@ -17,8 +17,8 @@ from transformers import (
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from .bench.cli import UsageError, first_sentence
-from .cards.hub import load, without_code
 from .image_processors import load_image_processor
+from .loading import load, without_code
 
 INSTEAD = "give a folder or a name with the weights, a tokenizer and an image processor"
 

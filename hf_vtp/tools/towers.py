@@ -18,8 +18,8 @@ from transformers import AutoModel, BaseImageProcessor, PreTrainedConfig, PreTra
 from ..families.table import find_tower, list_families, tower_row
 from .bench import cli
 from .bench.cli import UsageError, first_sentence
-from .cards.hub import load, without_code
 from .image_processors import default_image_processor, load_image_processor
+from .loading import load, without_code
 from .models import ANSWERING, load_config, random_model
 
 INSTEAD = "give --weights random for speed alone, or a local folder with --model"

@@ -23,7 +23,7 @@ from ...tuning.inputs import QUESTION
 from ..bench import cli, report
 from ..bench.cli import UsageError
 from ..bench.images import find_images
-from ..cards.hub import load, without_code
+from ..loading import load, without_code
 from ..models import load_with_processor
 from ..prompts import Prompts
 from ..towers import images_for, is_tower, load_tower

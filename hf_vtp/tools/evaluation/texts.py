@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from ..bench.cli import UsageError
-from ..cards.hub import load, without_code
+from ..loading import load, without_code
 from ..models import load_config
 
 BATCH = 256  # texts
