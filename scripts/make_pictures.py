@@ -20,9 +20,9 @@ from hf_vtp import vtp, vtp_stats
 from hf_vtp.files import replacing
 from hf_vtp.tools.bench import cli
 from hf_vtp.tools.bench.report import write_json
-from hf_vtp.visualize import contact_sheet, draw_kept, see
-from hf_vtp.visualize.picture import read_picture
-from hf_vtp.visualize.shipped import open_model
+from hf_vtp.tools.pictures import read_picture
+from hf_vtp.tools.shipped import open_model
+from hf_vtp.visualize import contact_sheet, draw_kept, preview
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES, SAMPLES = ROOT / "pictures", ROOT / "hf_vtp" / "tools" / "demo" / "samples"
@@ -57,19 +57,17 @@ def photograph(name: str) -> Image.Image:
 
 
 def stages() -> tuple[Image.Image, bool, str]:
-    (eyes, trained), picture = open_model("qwen2_5_vl", testbed=TESTBED), photograph("coffee")
-    with vtp(eyes.model, keep_ratio=[0.6, 0.25], layer=[1, 3]):
-        see(eyes, picture)
-        drawn = draw_kept(picture, vtp_stats(eyes.model), eyes.image_processor)
+    (loaded, trained), picture = open_model("qwen2_5_vl", testbed=TESTBED), photograph("coffee")
+    with vtp(loaded.model, keep_ratio=[0.6, 0.25], layer=[1, 3]):
+        preview(loaded.model, loaded.processor, picture)
+        drawn = draw_kept(picture, vtp_stats(loaded.model), loaded.processor)
     return drawn, trained, "`draw_kept`: `vtp` in a Qwen2.5-VL in two stages."
 
 
 def sheet() -> tuple[Image.Image, bool, str]:
-    eyes, trained = open_model("clip", testbed=TESTBED)
+    loaded, trained = open_model("clip", testbed=TESTBED)
     pictures = [photograph(name) for name in ("astronaut", "chelsea")]
-    drawn = contact_sheet(
-        eyes.model, eyes.image_processor, pictures, ["vtp", "uniform"], [0.7, 0.4], panel=160
-    )
+    drawn = contact_sheet(loaded.model, loaded.processor, pictures, ["vtp", "uniform"], [0.7, 0.4], panel=160)
     return (
         drawn,
         trained,
@@ -78,10 +76,10 @@ def sheet() -> tuple[Image.Image, bool, str]:
 
 
 def heat() -> tuple[Image.Image, bool, str]:
-    (eyes, trained), picture = open_model("clip", testbed=TESTBED), photograph("chelsea")
-    with vtp(eyes.model, method="qk_topk", keep_ratio=0.5):
-        see(eyes, picture)
-        drawn = draw_kept(picture, vtp_stats(eyes.model), eyes.image_processor, heat_map=True)
+    (loaded, trained), picture = open_model("clip", testbed=TESTBED), photograph("chelsea")
+    with vtp(loaded.model, method="qk_topk", keep_ratio=0.5):
+        preview(loaded.model, loaded.processor, picture)
+        drawn = draw_kept(picture, vtp_stats(loaded.model), loaded.processor, heat_map=True)
     return drawn, trained, "`heat_map=True`: the scores of `qk_topk`, what it keeps inside white lines."
 
 

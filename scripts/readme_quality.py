@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from hf_vtp.tools.evaluation.cases import FLOORS
+from hf_vtp.tools.evaluation.cases import BASELINES
 
 RESULTS = Path("model_cards/results/cpu-2core")  # below the repository's root
 RUNS = {  # files of eval_clip.py and eval_vlm.py, the model as the table names it
@@ -38,7 +38,7 @@ def cells(root: Path) -> list[dict]:
             if compared["method"] != OURS or compared["metric"] != metric:
                 continue
             cell = (compared["keep_ratio"], compared["layer"])
-            told = {name: by_row[(name, *cell)] for name in (OURS, PLAIN, *FLOORS)}
+            told = {name: by_row[(name, *cell)] for name in (OURS, PLAIN, *BASELINES)}
             told["downsample"] = by_row["downsample", cell[0], "-"]
             numbers = {"ours": told.pop(OURS), "plain": told.pop(PLAIN), "floors": told}
             found.append({"model": name, "result": result, **compared, **numbers})

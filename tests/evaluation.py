@@ -58,8 +58,8 @@ def word_tokenizer(**named):
     tokenizer = Tokenizer(WordLevel({**words, **named}, unk_token="w3"))
     tokenizer.pre_tokenizer = Whitespace()
     special = [word for word in named if word not in ("<pad>", "<eos>")]
-    told = {"pad_token": "<pad>", "unk_token": "w3", "additional_special_tokens": special}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **told)
+    kwargs = {"pad_token": "<pad>", "unk_token": "w3", "additional_special_tokens": special}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
 
 
 def save_llava(folder):

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import BertConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel, SiglipConfig
 from transformers.utils import logging
 
-from hf_vtp.tools.cards import hub
+from hf_vtp.tools import loading
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "bench_clip.py"
@@ -148,8 +148,8 @@ def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
     def no_network():
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(hub, "get_session", no_network)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "get_session", no_network)
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
     code, out, err = bench("--model", "hf-vtp-tests/no-such-model")
     assert code == 2 and out == "" and len(err.splitlines()) == 1
     assert "cannot be reached" in err and "--weights random" in err and "local folder" in err

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import BertConfig, LlavaConfig, LlavaNextConfig
+from transformers import BertConfig, LlavaForConditionalGeneration, LlavaNextConfig
 from transformers.utils import logging
 
-from hf_vtp.tools.bench import bench_vlm
-from hf_vtp.tools.bench.geometry import CLASSES, GEOMETRIES, named_config
+from hf_vtp.tools import loading
+from hf_vtp.tools.bench import bench_vlm, inputs
+from hf_vtp.tools.bench.geometry import named_config
 from hf_vtp.tools.bench.parts import inside
-from hf_vtp.tools.bench.vlm import near_square
-from hf_vtp.tools.cards import hub
 from hf_vtp.tools.commands.bench_vlm import resolutions
+from hf_vtp.tools.models import auto_class, random_model
 
 ROW = {
     *("batch_size", "image_size", "method", "keep_ratio", "layer", "layers", "kept_tokens", "total_tokens"),
@@ -175,22 +175,23 @@ def test_time_and_flops_within_modules():
     ],
 )
 def test_geometries_have_the_parameters_of_what_they_are_named_after(family, name, billions):
-    with torch.device("meta"):
-        model = CLASSES[family][1](named_config(name))
+    config = named_config(name)
+    assert config.model_type == family
+    model = random_model(name, config, auto_class(config), torch.float32, "meta")
     assert model.num_parameters() / 1e9 == pytest.approx(billions, abs=0.006)
 
 
 @pytest.mark.parametrize("tokens, grid", [(256, (16, 16)), (1024, (32, 32)), (1000, (32, 31)), (2, (1, 2))])
 def test_near_square(tokens, grid):
-    assert near_square(tokens) == grid
+    assert inputs.near_square(tokens) == grid
 
 
 def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
     def no_network():
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(hub, "get_session", no_network)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "get_session", no_network)
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
     for script in ("bench_llava", "bench_qwen2_5_vl", "bench_vlm"):
         code, out, err = bench(script, "--model", "hf-vtp-tests/no-such-model")
         assert code == 2 and out == "" and len(err.splitlines()) == 1
@@ -201,7 +202,7 @@ def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
 def folder(tmp_path_factory):
     """Folders of models, whole and of families that are not supported."""
     root = tmp_path_factory.mktemp("vlm")
-    model = CLASSES["llava"][1](LlavaConfig(**GEOMETRIES["llava"]["llava-tiny"]))
+    model = LlavaForConditionalGeneration(named_config("llava-tiny"))
     model.save_pretrained(root / "llava")
     BertConfig().save_pretrained(root / "bert")
     LlavaNextConfig().save_pretrained(root / "llava_next")
@@ -218,8 +219,8 @@ def test_a_folder(bench, folder):
 
 
 def test_a_size_is_for_images_of_any_size():
-    assert resolutions("qwen2_5_vl", [16]) == [16] and resolutions("qwen2_5_vl", None) == [256, 1024, 4096]
-    assert resolutions("llava", None) == [None]
+    assert resolutions("mine", True, [16]) == [16] and resolutions("mine", True, None) == [256, 1024, 4096]
+    assert resolutions("mine", False, None) == [None]
 
 
 TINY = ("--model", "llava-tiny", "--weights", "random")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_vtp.tools import shipped
 from hf_vtp.tools.bench.cli import UsageError
-from hf_vtp.tools.demo import session as rooms
-from hf_vtp.tools.demo.session import UNPRUNED, Room
-from hf_vtp.visualize import shipped
-from hf_vtp.visualize.picture import read_picture
+from hf_vtp.tools.demo import session as module
+from hf_vtp.tools.demo.session import UNPRUNED, Session
+from hf_vtp.tools.pictures import read_picture
 from pictures import TAKEN
 
 pytestmark = pytest.mark.models
@@ -22,27 +22,27 @@ PICTURE = Image.effect_noise((90, 60), 90).convert("RGB")
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
     monkeypatch.delenv(shipped.VARIABLE, raising=False)
-    monkeypatch.setattr(rooms, "ROUNDS", 1)
+    monkeypatch.setattr(module, "ROUNDS", 1)
     monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 
 
 @pytest.mark.parametrize("model", shipped.STAND_INS)
 def test_a_click_compares_methods_with_the_model_as_it_is(model):
-    room = Room()
-    shown = room.ask(PICTURE, "a red cat, a blue dog", model, ["vtp", "random"], 0.25)
+    session = Session()
+    shown = session.ask(PICTURE, "a red cat, a blue dog", model, ["vtp", "random"], 0.25)
     assert [row.method for row in shown.rows] == [UNPRUNED, "vtp", "random"] and not shown.trained
-    whole, *pruned = shown.rows
-    assert whole.kept == whole.tokens
+    unpruned, *pruned = shown.rows
+    assert unpruned.kept == unpruned.tokens
     for row in pruned:
-        assert row.kept == round(0.25 * row.tokens) and row.tokens == whole.tokens
-        assert 0 < row.flops < whole.flops and row.milliseconds > 0 and row.answer
+        assert row.kept == round(0.25 * row.tokens) and row.tokens == unpruned.tokens
+        assert 0 < row.flops < unpruned.flops and row.milliseconds > 0 and row.answer
     assert [picture.size for picture in shown.pictures] == [(448, 299)] * 2
     assert shown.sheet.width > 2 * 448
-    assert not hasattr(room.models[model][0].model, "_vtp")
+    assert not hasattr(session.models[model][0].model, "_vtp")
 
 
 def test_a_ratio_of_one_says_what_the_model_says():
-    shown = Room().ask(PICTURE, QUESTION, "llava", ["vtp"], 1.0, heat_map=True)
+    shown = Session().ask(PICTURE, QUESTION, "llava", ["vtp"], 1.0, heat_map=True)
     assert shown.rows[0].answer == shown.rows[1].answer and shown.rows[1].kept == shown.rows[1].tokens
 
 
@@ -62,25 +62,25 @@ def test_a_ratio_of_one_says_what_the_model_says():
         (dict(model="nobody/nothing"), "is not in the local cache"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_the_room_goes_on(changes, sentence):
-    room = Room()
+def test_what_cannot_be_done_is_one_sentence_and_the_session_goes_on(changes, sentence):
+    session = Session()
     asked = dict(picture=PICTURE, question=QUESTION, model="llava", methods=["random"], keep_ratio=0.5)
     with pytest.raises(UsageError) as caught:
-        room.ask(**asked | changes)
+        session.ask(**asked | changes)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
-    assert room.ask(**asked).rows[1].kept == 72
+    assert session.ask(**asked).rows[1].kept == 72
 
 
 def test_two_visitors_do_not_see_each_others_pruning():
     """Many at once, each with a method and a ratio of their own: everyone gets what one alone gets."""
-    room = Room()
+    session = Session()
     asked = [(method, ratio) for method in ("random", "uniform") for ratio in (0.1, 0.5, 0.9)]
-    alone = {a: room.ask(PICTURE, QUESTION, "llava", [a[0]], a[1]) for a in asked}
+    alone = {a: session.ask(PICTURE, QUESTION, "llava", [a[0]], a[1]) for a in asked}
     found, problems = {}, []
 
     def visit(a):
         try:
-            found[a] = room.ask(PICTURE, QUESTION, "llava", [a[0]], a[1])
+            found[a] = session.ask(PICTURE, QUESTION, "llava", [a[0]], a[1])
         except BaseException as error:
             problems.append(error)
 
@@ -99,29 +99,29 @@ def test_two_visitors_do_not_see_each_others_pruning():
 
 
 def test_a_visitor_leaves_the_model_as_it_was():
-    room = Room()
-    room.ask(PICTURE, QUESTION, "llava", ["random"], 0.5)
-    model = room.models["llava"][0].model
+    session = Session()
+    session.ask(PICTURE, QUESTION, "llava", ["random"], 0.5)
+    model = session.models["llava"][0].model
     before = copy.deepcopy(model.state_dict())
-    room.ask(PICTURE, QUESTION, "llava", ["vtp"], 0.5)
+    session.ask(PICTURE, QUESTION, "llava", ["vtp"], 0.5)
     assert list(before) == list(model.state_dict())
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
 
 
 def test_few_models_stay_in_memory(monkeypatch):
-    monkeypatch.setattr(rooms, "MOST_MODELS", 1)
-    room = Room()
+    monkeypatch.setattr(module, "MOST_MODELS", 1)
+    session = Session()
     for model in ("clip", "llava"):
-        room.ask(PICTURE, QUESTION, model, ["random"], 0.5)
-    assert list(room.models) == ["llava"]
+        session.ask(PICTURE, QUESTION, model, ["random"], 0.5)
+    assert list(session.models) == ["llava"]
 
 
 def test_large_pictures_are_reduced_for_the_model():
     picture = Image.new("RGB", (4000, 3000))
-    shown = Room().ask(picture, QUESTION, "qwen2_5_vl", ["random"], 0.5)
+    shown = Session().ask(picture, QUESTION, "qwen2_5_vl", ["random"], 0.5)
     assert shown.rows[0].tokens < 700 and picture.size == (4000, 3000)
 
 
 @pytest.mark.parametrize("make", TAKEN, ids=lambda make: make.__name__)
 def test_odd_uploads_are_answered(make, tmp_path):
-    assert Room().ask(read_picture(make(tmp_path)), QUESTION, "llava", ["random"], 0.5).rows[1].kept == 72
+    assert Session().ask(read_picture(make(tmp_path)), QUESTION, "llava", ["random"], 0.5).rows[1].kept == 72

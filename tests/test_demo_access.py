@@ -7,10 +7,10 @@ import pytest
 from evaluation import save_llava
 from PIL import Image
 
+from hf_vtp.tools import shipped
 from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.demo import access
-from hf_vtp.tools.demo import session as room
-from hf_vtp.visualize import shipped
+from hf_vtp.tools.demo import session as module
 
 pytestmark = pytest.mark.models
 
@@ -54,9 +54,9 @@ def test_visitors_from_elsewhere_learn_of_no_folder(tmp_path, app):
     save_llava(other)
     (tmp_path / "empty").mkdir()
     picture, asked = Image.new("RGB", (30, 30)), ("what ?", ["vtp"], 0.5)
-    served = room.Room(offered=access.offered(str(own), "0.0.0.0"))
+    served = module.Session(offered=access.offered(str(own), "0.0.0.0"))
     assert list(served.offered) == ["own", "clip", "llava", "qwen2_5_vl"]
-    said = set()
+    sentences = set()
     for name in (
         other,
         own,
@@ -72,8 +72,8 @@ def test_visitors_from_elsewhere_learn_of_no_folder(tmp_path, app):
         name = str(name) if isinstance(name, Path) else name
         with pytest.raises(UsageError) as error:
             served.ask(picture, asked[0], name, *asked[1:])
-        said.add(str(error.value))
-    assert said == {"this page has no such model; choose from own, clip, llava, qwen2_5_vl"}
+        sentences.add(str(error.value))
+    assert sentences == {"this page has no such model; choose from own, clip, llava, qwen2_5_vl"}
     assert not served.models
     served.find("own")
     served.models.clear()
@@ -96,7 +96,7 @@ def test_a_folder_called_as_a_shipped_model_does_not_hide_it(tmp_path):
 
 
 def test_here_any_model_may_be_named(app, tmp_path):
-    served = room.Room(offered=access.offered("llava", "127.0.0.1"))
+    served = module.Session(offered=access.offered("llava", "127.0.0.1"))
     page = app.build(served, "llava").get_config_file()
     field = next(c["props"] for c in page["components"] if c["props"].get("elem_id") == "model")
     assert field["allow_custom_value"] and "folder" in field["info"]

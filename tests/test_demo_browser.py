@@ -30,11 +30,15 @@ PATIENCE = 240  # seconds; machines that test are slow
 @pytest.fixture(scope="module")
 def address():
     """A demo of its own, offline, on a free port."""
-    told = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+    }
     with open(os.devnull, "w") as nowhere:
         server = subprocess.Popen(
             [sys.executable, "-u", str(ROOT / "scripts" / "demo.py")],
-            env=told,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=nowhere,
             text=True,

@@ -9,11 +9,11 @@ import pytest
 from load_script import run
 from PIL import Image
 
+from hf_vtp.tools import shipped
 from hf_vtp.tools.bench.cli import UsageError
-from hf_vtp.tools.demo import session as rooms
+from hf_vtp.tools.demo import session as module
 from hf_vtp.tools.demo import words
-from hf_vtp.tools.demo.session import UNPRUNED, Room, Row, Shown
-from hf_vtp.visualize import shipped
+from hf_vtp.tools.demo.session import UNPRUNED, Row, Session, Shown
 from pictures import REFUSED
 
 pytestmark = pytest.mark.models
@@ -23,7 +23,7 @@ QUESTION = "what is there ?"
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
     monkeypatch.delenv(shipped.VARIABLE, raising=False)
-    monkeypatch.setattr(rooms, "ROUNDS", 1)
+    monkeypatch.setattr(module, "ROUNDS", 1)
     monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 
 
@@ -42,11 +42,11 @@ def test_bad_uploads_are_a_sentence_in_the_page(page, wanted, tmp_path):
     shown, problem = page.choose(page.OWN, path)
     assert shown is None
     assert wanted.split(";")[0] in problem and "\n" not in problem
-    for upload, said in ((path, problem), (None, "There is no picture to look at")):
-        said_then, numbers, pictures, _, _ = page.click(
-            Room(), str(tmp_path), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
+    for upload, problem_then in ((path, problem), (None, "There is no picture to run on")):
+        sentence, numbers, pictures, _, _ = page.click(
+            Session(), str(tmp_path), page.OWN, upload, QUESTION, "llava", ["vtp"], 0.5, False
         )
-        assert said in said_then and numbers == "" and pictures == []
+        assert problem_then in sentence and numbers == "" and pictures == []
 
 
 def test_the_page_escapes_what_models_and_files_say():
@@ -63,14 +63,17 @@ def test_a_problem_is_a_paragraph_of_plain_words():
 
 
 def test_whatever_goes_wrong_is_a_sentence_and_the_page_lives(page, tmp_path, monkeypatch, capsys):
-    room, asked = Room(), (page.OWN, str(tmp_path / "own.png"), QUESTION, "llava", ["random"], 0.5, False)
+    session, asked = (
+        Session(),
+        (page.OWN, str(tmp_path / "own.png"), QUESTION, "llava", ["random"], 0.5, False),
+    )
     Image.new("RGB", (60, 60)).save(tmp_path / "own.png")
     with monkeypatch.context() as broken:
-        broken.setattr(room, "ask", lambda *_: {}["no such key"])
-        problem, *rest = page.click(room, str(tmp_path), *asked)
+        broken.setattr(session, "ask", lambda *_: {}["no such key"])
+        problem, *rest = page.click(session, str(tmp_path), *asked)
     assert problem == "<p>This cannot be done (KeyError: &#x27;no such key&#x27;).</p>" and rest[0] == ""
     assert "Traceback" in capsys.readouterr().err  # for whoever runs the page
-    problem, numbers, pictures, _, note = page.click(room, str(tmp_path), *asked)
+    problem, numbers, pictures, _, note = page.click(session, str(tmp_path), *asked)
     assert problem == "" and "72 of 144" in numbers and len(pictures) == 1
     assert "weights are random" in note and (tmp_path / "kept.png").is_file()
 
@@ -78,11 +81,11 @@ def test_whatever_goes_wrong_is_a_sentence_and_the_page_lives(page, tmp_path, mo
 def test_the_page_says_what_the_testbeds_models_know(page, tmp_path, monkeypatch):
     picture = str(page.SAMPLES[next(iter(page.SAMPLES))])
     made = Shown([Row(UNPRUNED, 4, 4, 10, 1.0, "red")], [], Image.new("RGB", (9, 9)), trained=True)
-    room = Room()
-    monkeypatch.setattr(room, "ask", lambda *_: made)
-    for model, said in (("llava", True), ("my/folder", False)):
-        note = page.click(room, str(tmp_path), page.OWN, picture, QUESTION, model, ["vtp"], 0.5, False)[-1]
-        assert ("trained on drawn scenes" in note) == said and "FLOPs" in note
+    session = Session()
+    monkeypatch.setattr(session, "ask", lambda *_: made)
+    for model, known in (("llava", True), ("my/folder", False)):
+        note = page.click(session, str(tmp_path), page.OWN, picture, QUESTION, model, ["vtp"], 0.5, False)[-1]
+        assert ("trained on drawn scenes" in note) == known and "FLOPs" in note
 
 
 def test_a_model_that_is_not_there_ends_the_script_in_one_sentence(monkeypatch, capsys):
@@ -107,8 +110,8 @@ def test_a_space_is_laid_out_whole(tmp_path, capsys):
         for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if "hf_vtp" not in os.listdir(path or ".")
     ]
-    code = "import app, hf_vtp; from hf_vtp.tools.demo.session import Room; "
-    code += "app.build(Room()); print(hf_vtp.__file__)"
+    code = "import app, hf_vtp; from hf_vtp.tools.demo.session import Session; "
+    code += "app.build(Session()); print(hf_vtp.__file__)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(space), *others])}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True

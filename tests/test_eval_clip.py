@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from hf_vtp import vtp
-from hf_vtp.tools.evaluation.cases import FLOORS
+from hf_vtp.tools.evaluation.cases import BASELINES
 
 pytestmark = pytest.mark.models
 TIMES = {"images_per_s", "speedup"}
@@ -84,7 +84,7 @@ def test_zero_shot(root, evaluate, tmp_path):
     assert "skipped row 3" in err and result["num_skipped"] == 1 and result["num_items"] == 11
     assert result["tasks"] == ["zero-shot"] and result["num_classes"] == 3 and result["num_processes"] == 1
     rows = {(row["method"], row["layer"]): row for row in result["rows"]}
-    inside = [(method, layer) for layer in ("0", "2") for method in (*FLOORS, "vtp")]
+    inside = [(method, layer) for layer in ("0", "2") for method in (*BASELINES, "vtp")]
     assert list(rows) == [("unpruned", "-"), ("downsample", "-"), *inside]
     counts = {method: (row["kept_tokens"], row["total_tokens"]) for (method, _), row in rows.items()}
     assert counts.pop("unpruned") == (36, 36) and counts.pop("downsample") == (16, 36)
@@ -94,14 +94,14 @@ def test_zero_shot(root, evaluate, tmp_path):
     images = [picture(10 * c + i) for i, c in places]
     words = texts(root, [f"{article} {name}." for name in CLASSES for article in ("a", "the")])
     classes = torch.nn.functional.normalize(words.unflatten(0, (3, 2)).mean(dim=1), dim=-1)
-    whole, half = embeddings(root, images), embeddings(root, images, keep_ratio=0.5, layer=2)
+    unpruned, half = embeddings(root, images), embeddings(root, images, keep_ratio=0.5, layer=2)
     right = torch.tensor([c for _, c in places])
-    accuracy = [((x @ classes.T).argmax(-1) == right).double().mean().item() for x in (whole, half)]
+    accuracy = [((x @ classes.T).argmax(-1) == right).double().mean().item() for x in (unpruned, half)]
     row = rows["vtp", "2"]
     assert rows["unpruned", "-"]["top_1"] == pytest.approx(accuracy[0])
     assert row["top_1"] == pytest.approx(accuracy[1])
     assert row["top_1_lossyness"] == pytest.approx(1 - accuracy[1] / accuracy[0])
-    cosine = torch.nn.functional.cosine_similarity(whole, half).numpy()
+    cosine = torch.nn.functional.cosine_similarity(unpruned, half).numpy()
     assert row["cosine_mean"] == pytest.approx(cosine.mean(), abs=1e-5) and row["cosine_mean"] < 0.9999
     assert row["cosine_p5"] == pytest.approx(np.percentile(cosine, 5), abs=1e-5)
     assert row["cosine_min"] == pytest.approx(cosine.min(), abs=1e-5)
@@ -112,12 +112,15 @@ def test_zero_shot(root, evaluate, tmp_path):
     metrics = ("cosine_mean", "top_1")  # of three classes, the top five are all
     assert compared == [(metric, layer, "vtp", 11) for metric in metrics for layer in ("0", "2")]
     best = max(
-        row["top_1"] for (m, layer), row in rows.items() if m in (*FLOORS, "downsample") and layer in "-2"
+        row["top_1"] for (m, layer), row in rows.items() if m in (*BASELINES, "downsample") and layer in "-2"
     )
-    (told,) = [c for c in result["comparisons"] if c["metric"] == "top_1" and c["layer"] == "2"]
-    assert told["difference"] == pytest.approx(row["top_1"] - best) and told["low"] <= told["difference"]
+    (compared,) = [c for c in result["comparisons"] if c["metric"] == "top_1" and c["layer"] == "2"]
+    assert (
+        compared["difference"] == pytest.approx(row["top_1"] - best)
+        and compared["low"] <= compared["difference"]
+    )
     words = files[2].read_text()
-    assert "vtp against the best floor of each cell" in words
+    assert "vtp against the best baseline of each cell" in words
     assert "equal throughput" not in words and not result["equal_throughput"]  # of one round
 
 
@@ -130,7 +133,7 @@ def test_retrieval(root, evaluate):
     equal = result["equal_throughput"]
     recalls = {row["metric"] for row in result["comparisons"]}
     assert {row["metric"] for row in equal} <= recalls | {"cosine_mean"}
-    slower = [r for r in result["rows"] if r["method"] in (*FLOORS, "downsample") and r["speedup"] <= 1]
+    slower = [r for r in result["rows"] if r["method"] in (*BASELINES, "downsample") and r["speedup"] <= 1]
     assert {row["other"] for row in equal} >= {row["method"] for row in slower}
     assert all(row["latency_spread"] >= 0 for row in result["rows"])
     rows = {row["method"]: row for row in result["rows"]}
@@ -139,10 +142,10 @@ def test_retrieval(root, evaluate):
     words = texts(root, [caption for own in captions for caption in own])
     for method, pruned in (("unpruned", {}), ("vtp", {"keep_ratio": 0.5})):
         images = embeddings(root, [picture(i) for i in range(5)], **pruned)
-        likeness = torch.nn.functional.normalize(images, dim=-1) @ words.T  # [5, 10]
-        first = likeness.argmax(dim=1) // 2 == torch.arange(5)
+        similarity = torch.nn.functional.normalize(images, dim=-1) @ words.T  # [5, 10]
+        first = similarity.argmax(dim=1) // 2 == torch.arange(5)
         assert rows[method]["i2t_recall_at_1"] == pytest.approx(first.double().mean().item())
-        first = likeness.argmax(dim=0) == torch.arange(10) // 2
+        first = similarity.argmax(dim=0) == torch.arange(10) // 2
         assert rows[method]["t2i_recall_at_1"] == pytest.approx(first.double().mean().item())
         assert rows[method]["t2i_recall_at_5"] == rows[method]["i2t_recall_at_10"] == 1  # there are no more
 
@@ -150,9 +153,9 @@ def test_retrieval(root, evaluate):
 @pytest.mark.parametrize("name", ["colours.parquet", "on_disk", "words.parquet", "numbers.parquet"])
 def test_kinds_of_datasets(root, evaluate, tmp_path, name):
     (tmp_path / "names").write_text("red\nblue\n")
-    told = ("--classes", tmp_path / "names") if name == "numbers.parquet" else ()
+    classes = ("--classes", tmp_path / "names") if name == "numbers.parquet" else ()
     result = result_of(
-        evaluate("--model", root / "clip", "--data", root / name, "--num-images", 4, *QUICK, *told)
+        evaluate("--model", root / "clip", "--data", root / name, "--num-images", 4, *QUICK, *classes)
     )
     assert result["num_items"] == 4 and result["num_classes"] == 2
     assert {"top_1", "cosine_mean"} < set(result["rows"][0]) and "top_5" not in result["rows"][0]
@@ -196,7 +199,7 @@ REFUSED = {  # arguments, and what the one sentence says
     "ratio": (("--data", "{0}/photos", "--keep-ratio", "0"), "(0, 1]"),
     "method": (("--data", "{0}/photos", "--method", "best"), "unknown method 'best'; choose from"),
     "merger": (("--data", "{0}/photos", "--method", "vtp+absrob"), "unknown merger 'absrob'; choose from"),
-    "a floor": (("--data", "{0}/photos", "--method", "downsample"), "holds the row downsample already"),
+    "a baseline": (("--data", "{0}/photos", "--method", "downsample"), "holds the row downsample already"),
     "layer": (("--data", "{0}/photos", "--layer", "9"), "choose from 0 to 3"),
     "output": (
         ("--data", "{0}/photos", "--layer", "output"),

@@ -1,4 +1,4 @@
-"""Model cards: the committed ones are current, their numbers are the rows', what is not there is not said."""
+"""Model cards: the committed ones are current, and every number of theirs is a row of a result."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from hf_vtp.tools.bench import cli
 from hf_vtp.tools.cards.card import make_card, read_result
+from hf_vtp.tools.cards.kinds import task_of
 from hf_vtp.tools.commands import COMMANDS, make_model_card, push_to_hub
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ def changed(path, target, **changes):
 def test_the_committed_cards_are_current():
     made = make_model_card.listed(CARDS)
     assert {"openai/clip-vit-base-patch16", "llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"} == {
-        told["model"] for told in LISTED.values()
+        row["model"] for row in LISTED.values()
     }
     for name, card in made.items():
         assert str(card) == (CARDS / name).read_text(), f"{name}: run `make cards`"
@@ -78,8 +79,8 @@ def test_the_body_says_what_was_measured_on_what(name):
         command = " ".join(result["command"].split())
         assert command in " ".join(text.replace("\\\n", " ").split())
         machine = result["environment"]
-        for said in (f"torch {machine['torch']}", f"{machine['device_name']}, {machine['threads']} threads"):
-            assert said in text
+        for words in (f"torch {machine['torch']}", f"{machine['device_name']}, {machine['threads']} threads"):
+            assert words in text
     completes = re.search(r"## What completes this card.*?```bash\n(.*?)```", text, flags=re.DOTALL)[1]
     assert f"--model {LISTED[name]['model']}" in completes and "hf-vtp make-model-card" in completes
     for named in re.findall(r"scripts/\w+\.py", text):
@@ -159,6 +160,24 @@ def test_results_of_two_families_make_no_card(tmp_path, capsys):
     out = tmp_path / "card.md"
     assert run(make_model_card, "--model", "a/b", "--results", SPEED, other, "--out", out) == 2
     assert "of one family, not of 2" in capsys.readouterr().err and not out.exists()
+
+
+def test_families_that_this_code_does_not_name_have_cards_too(tmp_path):
+    result = json.loads(SPEED.with_name("llava_small_fp32.json").read_text())
+    path = changed(SPEED.with_name("llava_small_fp32.json"), tmp_path / "r.json", benchmark="idefics3")
+    card = make_card("a/b", [read_result(path)], tmp_path, name="x")
+    assert card.data.pipeline_tag == "image-text-to-text" and "idefics3" in card.data.tags
+    assert len(card.data.eval_results) == 2 * sum(row["method"] != "unpatched" for row in result["rows"])
+    assert "hf-vtp bench-vlm --model a/b" in card.text
+    assert task_of("siglip").loader == "SiglipModel" and task_of("dinov2").loader == "AutoModel"
+    both = [read_result(path), read_result(SPEED.with_name("llava_small_fp32.json"))]
+    with pytest.raises(cli.UsageError, match="of one family, not of 2"):
+        make_card("a/b", both, tmp_path, name="x")
+    of_two = [
+        changed(SPEED, tmp_path / f"{n}.json", benchmark=n, rows=result["rows"])
+        for n in ("qwen2_vl", "qwen2_5_vl")
+    ]
+    assert make_card("a/b", map(read_result, of_two), tmp_path, name="x")  # of one row
 
 
 def test_answers_belong_to_the_family_of_their_model():

@@ -46,16 +46,16 @@ def test_a_model_is_pruned_measured_and_pushed_with_its_card(hub, client, tmp_pa
     """One commit, which breaks at first; the second try takes what the first has measured."""
     folder = tmp_path / "secret place" / "my-clip"
     clip("CLIPModel").save_pretrained(folder)
-    told = ["--model", folder, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/my-clip-half"]
-    told += ["--base-model", "user/my-clip"]
+    argv = ["--model", folder, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/my-clip-half"]
+    argv += ["--base-model", "user/my-clip"]
     options = ["--benchmark-options", "--rounds 1 --batch-size 1 --num-images 2"]
     hub.drop.append(("POST /api/models/user/my-clip-half/commit", "before"))
-    code, out, err = pushed(client, tmp_path, *told, *options)
+    code, out, err = pushed(client, tmp_path, *argv, *options)
     written = Path("artifacts", "user--my-clip-half")
     last = err.splitlines()[-1]
     assert code == 2 and "connection to the Hub broke" in last and str(written) in last, err
     assert set(hub.files("user/my-clip-half")) == {".gitattributes"}
-    code, out, err = pushed(client, tmp_path, *told, "--results", written / "bench_clip.json")
+    code, out, err = pushed(client, tmp_path, *argv, "--results", written / "bench_clip.json")
     assert code == 0, err
     assert f"{hub.endpoint}/user/my-clip-half/commit/" in out
     files = hub.files("user/my-clip-half")
@@ -85,7 +85,7 @@ def test_a_model_is_pruned_measured_and_pushed_with_its_card(hub, client, tmp_pa
 
 def test_a_push_that_may_not_be_leaves_its_folder_and_says_why(hub, client, tmp_path):
     result = RESULTS / "llava_small_fp32.json"
-    told = [
+    argv = [
         "--model",
         "llava-tiny",
         "--weights",
@@ -95,11 +95,11 @@ def test_a_push_that_may_not_be_leaves_its_folder_and_says_why(hub, client, tmp_
         "--repo",
         "user/half",
     ]
-    code, out, err = pushed(client, tmp_path, *told, "--results", result, token="hf_other")
+    code, out, err = pushed(client, tmp_path, *argv, "--results", result, token="hf_other")
     assert code == 2 and "may not write" in err, err
     assert "Traceback" not in err and "user/half" not in hub.repos
     assert (tmp_path / "artifacts" / "user--half" / "README.md").is_file()
-    code, out, err = pushed(client, tmp_path, *told, "--results", result, "--private", "--revision", "dev")
+    code, out, err = pushed(client, tmp_path, *argv, "--results", result, "--private", "--revision", "dev")
     assert code == 0, err
     assert hub.repos["user/half"].private
     assert set(hub.files("user/half")) == {".gitattributes"}
@@ -107,8 +107,8 @@ def test_a_push_that_may_not_be_leaves_its_folder_and_says_why(hub, client, tmp_
 
 
 def test_a_benchmark_that_fails_ends_the_push(hub, client, tmp_path):
-    told = ["--model", "llava-tiny", "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/never"]
-    code, out, err = pushed(client, tmp_path, *told, "--benchmark-options", "--rounds 0")
+    argv = ["--model", "llava-tiny", "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/never"]
+    code, out, err = pushed(client, tmp_path, *argv, "--benchmark-options", "--rounds 0")
     assert code == 2 and "bench-vlm failed with exit code 2" in err
     assert "user/never" not in hub.repos
 
@@ -125,7 +125,7 @@ def test_a_push_that_was_killed_while_measuring_runs_again(client, tmp_path, mon
     """Killed with no time to tidy up; the same command then finds nothing in its way."""
     model = tmp_path / "my-clip"
     clip("CLIPModel").save_pretrained(model)
-    told = [
+    argv = [
         "--model",
         str(model),
         "--base-model",
@@ -135,7 +135,7 @@ def test_a_push_that_was_killed_while_measuring_runs_again(client, tmp_path, mon
         "--keep-ratio",
         "0.5",
     ]
-    told += ["--repo", "user/killed", "--dry-run"]
+    argv += ["--repo", "user/killed", "--dry-run"]
     slow, began = tmp_path / "slow", tmp_path / "began"
     slow.mkdir()
     (slow / "bench_clip.py").write_text(SLOW)
@@ -150,7 +150,7 @@ if not child:
     os.setsid()
     os.environ["BEGAN"] = {str(began)!r}
     threading.Thread(target=kill, daemon=True).start()
-    pushing({str(tmp_path)!r}, {told!r}, {str(slow / "push_to_hub.py")!r})  # beside it, the slow benchmark
+    pushing({str(tmp_path)!r}, {argv!r}, {str(slow / "push_to_hub.py")!r})  # beside it, the slow benchmark
     os._exit(0)
 result = os.waitpid(child, 0)[1]
 """
@@ -159,7 +159,7 @@ result = os.waitpid(child, 0)[1]
     (written / "vtp_config.json").rename(written / ".vtp_config-half.json")  # as if killed a little earlier
     assert [path.name for path in written.iterdir()] == [".vtp_config-half.json"]
     options = ["--benchmark-options", "--rounds 1 --batch-size 1 --num-images 2"]
-    code, out, err = pushed(client, tmp_path, *told, *options)
+    code, out, err = pushed(client, tmp_path, *argv, *options)
     assert code == 0 and "dry run" in out, err
     made = {path.name for path in written.iterdir()} - {".vtp_config-half.json"}
     assert made == {"README.md", "vtp_config.json", "bench_clip.json", "bench_clip.png"}
@@ -171,17 +171,17 @@ def test_a_card_of_a_folder_needs_the_models_name(client, tmp_path, name):
     """A folder's name may look like one on the Hub."""
     clip("CLIPModel").save_pretrained(tmp_path / name)
     result = RESULTS / "clip_vit_b16_fp32.json"
-    told = ["--model", name, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half", "--dry-run"]
-    code, out, err = pushed(client, tmp_path, *told, "--results", result)
+    argv = ["--model", name, "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half", "--dry-run"]
+    code, out, err = pushed(client, tmp_path, *argv, "--results", result)
     assert (code, out, err.count("\n")) == (
         2,
         "",
         1,
     ) and "give --base-model, the model's name on the Hub" in err
     assert not (tmp_path / "artifacts").exists()
-    code, out, err = pushed(client, tmp_path, *told, "--results", result, "--base-model", "./clip")
+    code, out, err = pushed(client, tmp_path, *argv, "--results", result, "--base-model", "./clip")
     assert code == 2 and "--base-model must be a name on the Hub" in err
-    code, out, err = pushed(client, tmp_path, *told, "--results", result, "--base-model", "openai/clip")
+    code, out, err = pushed(client, tmp_path, *argv, "--results", result, "--base-model", "openai/clip")
     assert code == 0, err
     card = (tmp_path / "artifacts" / "user--half" / "README.md").read_text()
     assert 'from_pretrained("openai/clip")' in card and 'from_pretrained("clip")' not in card
@@ -192,12 +192,12 @@ def test_what_is_copied_into_the_folder_replaces_no_pipe(client, tmp_path):
     import stat
 
     result = RESULTS / "llava_small_fp32.json"
-    told = ["--model", "llava-tiny", "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half"]
+    argv = ["--model", "llava-tiny", "--weights", "random", "--keep-ratio", "0.5", "--repo", "user/half"]
     for name in ("README.md", "vtp_config.json", result.name):
         folder = tmp_path / name / "folder"
         folder.mkdir(parents=True)
         os.mkfifo(folder / name)
         (folder / "vtp_config.json").exists() or (folder / "vtp_config.json").write_text("{}")
-        code, _, err = pushed(client, tmp_path, *told, "--results", result, "--folder", folder, "--dry-run")
+        code, _, err = pushed(client, tmp_path, *argv, "--results", result, "--folder", folder, "--dry-run")
         assert code == 2 and "a device, a pipe or a socket" in err, err
         assert stat.S_ISFIFO((folder / name).stat().st_mode)

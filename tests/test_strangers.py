@@ -19,12 +19,12 @@ from hf_vtp import tune, vtp, vtp_stats
 from hf_vtp.tools.bench import images
 from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.evaluation.cases import Case
-from hf_vtp.tools.evaluation.predictions import Ledger
+from hf_vtp.tools.evaluation.predictions import Predictions
 from hf_vtp.tools.evaluation.questions import read_questions
 from hf_vtp.tools.evaluation.script_vlm import already
-from hf_vtp.visualize import contact_sheet, draw_kept, see
-from hf_vtp.visualize.picture import read_picture
-from hf_vtp.visualize.shipped import STAND_INS
+from hf_vtp.tools.pictures import read_picture
+from hf_vtp.tools.shipped import STAND_INS
+from hf_vtp.visualize import contact_sheet, draw_kept, preview
 
 RUN = {"model": "m"}
 ROW = {"case": "a", "id": "1", "prediction": "x"}
@@ -42,41 +42,41 @@ time.sleep(600)
 
 def test_a_second_evaluation_of_one_file_is_refused(tmp_path):
     path = tmp_path / "p.jsonl"
-    first = Ledger(path, RUN)
+    first = Predictions(path, RUN)
     first.merge()
     first.add([ROW])
     (tmp_path / "link.jsonl").symlink_to(path)
     for name in ("p.jsonl", "link.jsonl"):
         before = path.read_bytes()
         with pytest.raises(UsageError, match="another evaluation is writing .*p.jsonl; wait for its end"):
-            Ledger(tmp_path / name, RUN).merge()
+            Predictions(tmp_path / name, RUN).merge()
         assert path.read_bytes() == before
-    other = Ledger(path, RUN, index=1)  # another process of the same evaluation
+    other = Predictions(path, RUN, index=1)  # another process of the same evaluation
     other.add([{**ROW, "id": "2"}])
     other.close()
     assert len(first.merge()) == 2  # the file was replaced, the lock is still held
     with pytest.raises(UsageError, match="another evaluation"):
-        Ledger(path, RUN).merge()
+        Predictions(path, RUN).merge()
     first.close()
-    assert len(Ledger(path, RUN).merge()) == 2
+    assert len(Predictions(path, RUN).merge()) == 2
 
 
 def test_the_lock_dies_with_its_process(tmp_path):
     path = tmp_path / "p.jsonl"
-    Ledger(path, RUN).merge()
+    Predictions(path, RUN).merge()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"locked\n"
         with pytest.raises(UsageError, match="another evaluation"):
-            Ledger(path, RUN).merge()
+            Predictions(path, RUN).merge()
         holder.kill()
-    assert Ledger(path, RUN).merge() == {}
+    assert Predictions(path, RUN).merge() == {}
 
 
 def test_a_file_that_was_replaced_in_between_is_not_locked(tmp_path, monkeypatch):
     """Opened before the first evaluation put the merged file in place, locked after: the old one."""
-    from hf_vtp.tools.evaluation import predictions as ledger
+    from hf_vtp.tools.evaluation import predictions as module
 
-    path, real = tmp_path / "p.jsonl", ledger.fcntl.flock
+    path, real = tmp_path / "p.jsonl", module.fcntl.flock
     path.write_text("")
 
     def late(file, how):
@@ -84,9 +84,9 @@ def test_a_file_that_was_replaced_in_between_is_not_locked(tmp_path, monkeypatch
         (tmp_path / "new").write_text("")
         os.replace(tmp_path / "new", path)
 
-    monkeypatch.setattr(ledger.fcntl, "flock", late)
+    monkeypatch.setattr(module.fcntl, "flock", late)
     with pytest.raises(UsageError, match="another evaluation"):
-        ledger.locked(path)
+        module.locked(path)
 
 
 @pytest.mark.models
@@ -152,44 +152,44 @@ BAD_LINES = {
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_line_that_is_no_prediction_is_a_sentence(name, tmp_path):
     path = tmp_path / "p.jsonl"
-    Ledger(path, RUN).merge()
+    Predictions(path, RUN).merge()
     with path.open("a") as file:
         file.write(f"{json.dumps(ROW)}\n{BAD_LINES[name]}\n")
     before = path.read_bytes()
     with pytest.raises(UsageError, match=r"line 3 of \S+ is no prediction, by its") as error:
-        Ledger(path, RUN).merge()
+        Predictions(path, RUN).merge()
     assert len(str(error.value)) < 500 and path.read_bytes() == before
 
 
 def test_predictions_with_a_mark_odd_ends_of_lines_and_odd_names(tmp_path):
     path = tmp_path / "p[1]*.jsonl"
     said = "one\u2028two\x85three"
-    ledger = Ledger(path, RUN)
-    ledger.merge()
-    ledger.add([{**ROW, "prediction": said}])
-    ledger.close()
+    predictions = Predictions(path, RUN)
+    predictions.merge()
+    predictions.add([{**ROW, "prediction": said}])
+    predictions.close()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     bystander = tmp_path / f"{path.name}.partners"
     bystander.write_text("not ours")
-    part = Ledger(path, RUN, index=1)
+    part = Predictions(path, RUN, index=1)
     part.add([{**ROW, "id": "2"}])
     part.close()
-    assert [row["prediction"] for row in Ledger(path, RUN).merge().values()] == [said, "x"]
+    assert [row["prediction"] for row in Predictions(path, RUN).merge().values()] == [said, "x"]
     assert bystander.read_text() == "not ours"
 
 
 @pytest.mark.parametrize("disk", ["/dev/full", "whole"])
 def test_a_disk_that_fills_up_is_a_sentence(disk, tmp_path, monkeypatch):
-    ledger = Ledger(tmp_path / "p.jsonl", RUN)
-    ledger.merge()
-    ledger.add([ROW])
-    ledger.end()
+    predictions = Predictions(tmp_path / "p.jsonl", RUN)
+    predictions.merge()
+    predictions.add([ROW])
+    predictions.end()
     if disk == "/dev/full":
         monkeypatch.setattr(
             "hf_vtp.tools.evaluation.predictions.destination", lambda path: __import__("pathlib").Path(disk)
         )
         with pytest.raises(UsageError, match=r"cannot be written \(No space left"):
-            ledger.add([ROW])
+            predictions.add([ROW])
         return
     before = (tmp_path / "p.jsonl").read_bytes()
 
@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_is_a_sentence(disk, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(UsageError, match=r"cannot be written \(No space left"):
-        ledger.merge()
+        predictions.merge()
     assert (tmp_path / "p.jsonl").read_bytes() == before
 
 
@@ -312,17 +312,17 @@ def test_large_members_are_skipped_before_they_are_read(tmp_path, capsys, monkey
 @pytest.mark.parametrize("size", [(0, 0), (0, 9), (9, 0)])
 def test_a_picture_without_pixels_is_a_sentence(size, tmp_path):
     empty, whole = Image.new("RGB", size), picture(1)
-    eyes = STAND_INS["clip"]()
-    told = (eyes.model, eyes.image_processor)
-    with vtp(eyes.model, keep_ratio=0.5):
-        see(eyes, whole)
-        stats = vtp_stats(eyes.model)
+    loaded = STAND_INS["clip"]()
+    told = (loaded.model, loaded.image_processor)
+    with vtp(loaded.model, keep_ratio=0.5):
+        preview(loaded.model, loaded.processor, whole)
+        stats = vtp_stats(loaded.model)
     says = f"{size[0]} x {size[1]} pixels"
     for call in (
-        lambda: draw_kept(empty, stats, eyes.image_processor),
+        lambda: draw_kept(empty, stats, loaded.image_processor),
         lambda: contact_sheet(*told, [empty]),
-        lambda: see(eyes, empty),
-        lambda: tune(clip("CLIPModel"), [whole] * 12 + [empty], 0.9, processor=eyes.image_processor),
+        lambda: preview(loaded.model, loaded.processor, empty),
+        lambda: tune(clip("CLIPModel"), [whole] * 12 + [empty], 0.9, processor=loaded.image_processor),
     ):
         with pytest.raises(ValueError, match=says):
             call()

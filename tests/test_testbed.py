@@ -20,7 +20,8 @@ from hf_vtp.tools.testbed.evaluate import (
     classified,
     zero_shot,
 )
-from hf_vtp.tools.testbed.load import CLASSES_OF, load, prompts
+from hf_vtp.tools.testbed.load import load, prompts
+from hf_vtp.tools.testbed.models import NEW
 from hf_vtp.tools.testbed.questions import CLASSES
 from hf_vtp.tools.testbed.recipes import Recipe
 
@@ -65,7 +66,7 @@ def test_they_are_small_files():
 def test_they_are_stock_classes(name):
     auto = AutoModel if name == "clip" else AutoModelForImageTextToText
     model, info = auto.from_pretrained(FOLDER / name, output_loading_info=True)
-    assert type(model) is CLASSES_OF[name][0]
+    assert type(model) is type(NEW[name]())
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     assert sum(weight.numel() for weight in model.parameters()) == results(name)["parameters"]
 
@@ -80,8 +81,8 @@ def test_the_card_says_what_is_in_the_results(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accuracy_on_fresh_scenes_is_the_cards(name):
-    (said,) = [row for row in results(name)["evaluation"]["rows"] if row["keep_ratio"] is None]
-    overall = said["accuracy"]["zero-shot" if name == "clip" else "all"]
+    (row,) = [row for row in results(name)["evaluation"]["rows"] if row["keep_ratio"] is None]
+    overall = row["accuracy"]["zero-shot" if name == "clip" else "all"]
     error = (overall["accuracy"] * (1 - overall["accuracy"]) * (1 / NUM + 1 / overall["num"])) ** 0.5
     assert abs(unpruned(name) - overall["accuracy"]) < 3 * error
     assert unpruned(name) > 2 * overall["chance"]
@@ -89,9 +90,9 @@ def test_accuracy_on_fresh_scenes_is_the_cards(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropping_three_quarters_at_random_costs_ten_points(name):
-    whole = unpruned(name)  # before the model is pruned
+    before = unpruned(name)  # before the model is pruned
     with vtp(bed_of(name).model, method="random", keep_ratio=0.25):
-        assert whole - accuracy(name) >= 0.1
+        assert before - accuracy(name) >= 0.1
 
 
 @torch.no_grad()
@@ -148,10 +149,10 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return loss_of(*arguments)
 
-    whole = run(tmp_path / "whole")
+    unbroken = run(tmp_path / "unbroken")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped", stopping)
     resumed = run(tmp_path / "stopped").state_dict()
-    assert all(torch.equal(value, resumed[key]) for key, value in whole.state_dict().items())
+    assert all(torch.equal(value, resumed[key]) for key, value in unbroken.state_dict().items())
     with pytest.raises(cli.UsageError, match="another recipe or seed"):
-        run(tmp_path / "whole", seed=1)
+        run(tmp_path / "unbroken", seed=1)

@@ -109,8 +109,8 @@ def test_a_saved_dataset_reads_back_and_every_answer_is_true(tmp_path, split):
 def test_what_the_evaluations_read(tmp_path):
     asked = dataset.save_dataset(tmp_path / "asked", 12, seed=4, split="test", varied=True, task="questions")
     again = [(item.question, item.image.size) for item in evaluate.asked(12, 4, varied=True)]
-    said = [(Question(row["type"], row["question"], row["answer"]), row["image"].size) for row in asked]
-    assert said == again and len({size for _, size in said}) > 1 and asked["id"] == list(range(12))
+    saved = [(Question(row["type"], row["question"], row["answer"]), row["image"].size) for row in asked]
+    assert saved == again and len({size for _, size in saved}) > 1 and asked["id"] == list(range(12))
     classes = dataset.save_dataset(tmp_path / "classes", 12, seed=4, split="test", task="classes")
     assert classes.features["label"].names == list(CLASSES)
     again = [label for _, label in evaluate.classified(12, 4)]

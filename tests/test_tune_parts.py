@@ -18,7 +18,7 @@ def candidate(layer):
     return Candidate("vtp", layer, None, BASE)
 
 
-class FakeLab:
+class FakeMeasurements:
     """Later layers cost more; quality by (layer, ratio) is what a test says."""
 
     task = SimpleNamespace(bounds=lambda values, confidence, num: (values[0], values[0]))
@@ -64,25 +64,27 @@ def test_bounds_hold_as_often_as_they_say(bounds):
 
 
 def test_the_search_finds_the_least_ratio_in_few_trials():
-    lab = FakeLab(lambda layer, ratio, part: ratio)
-    search = Search(lab, target=0.42, confidence=0.95, budget=60, slack=0.0)
+    measurements = FakeMeasurements(lambda layer, ratio, part: ratio)
+    search = Search(measurements, target=0.42, confidence=0.95, budget=60, slack=0.0)
     search.run([candidate(0)])
     assert RATIOS[search.least[candidate(0)]] == 0.45
-    assert len(lab.asked) == len(set(lab.asked)) <= 6
+    assert len(measurements.asked) == len(set(measurements.asked)) <= 6
 
 
-def test_a_dearer_place_is_left_after_one_trial():
-    lab = FakeLab(lambda layer, ratio, part: ratio)
-    search = Search(lab, 0.42, 0.95, 60, 0.0)
+def test_a_dearer_place_is_abandoned_after_one_trial():
+    measurements = FakeMeasurements(lambda layer, ratio, part: ratio)
+    search = Search(measurements, 0.42, 0.95, 60, 0.0)
     search.run([candidate(0), candidate(2), candidate(5)])
     assert list(search.least) == [candidate(0)]
-    assert [asked for asked in lab.asked if asked[0] == 2] == [(2, 0.2, "search")]  # 380 FLOPs, below 405
-    assert not [asked for asked in lab.asked if asked[0] == 5]  # 500 FLOPs before any token is left
+    assert [asked for asked in measurements.asked if asked[0] == 2] == [
+        (2, 0.2, "search")
+    ]  # 380 FLOPs, below 405
+    assert not [asked for asked in measurements.asked if asked[0] == 5]  # 500 FLOPs without any token kept
 
 
 def test_a_place_that_allows_more_takes_the_lead():
-    lab = FakeLab(lambda layer, ratio, part: ratio + 0.2 * layer)
-    search = Search(lab, 0.5, 0.95, 60, 0.0)
+    measurements = FakeMeasurements(lambda layer, ratio, part: ratio + 0.2 * layer)
+    search = Search(measurements, 0.5, 0.95, 60, 0.0)
     search.run([candidate(0), candidate(1), candidate(2)])
     assert [RATIOS[step] for step in search.least.values()] == [0.5, 0.3, 0.1]
     assert search.best == 290
@@ -91,10 +93,10 @@ def test_a_place_that_allows_more_takes_the_lead():
 
 
 def test_a_spent_budget_ends_the_search():
-    lab = FakeLab(lambda layer, ratio, part: ratio)
-    search = Search(lab, 0.42, 0.95, 2, 0.0)
+    measurements = FakeMeasurements(lambda layer, ratio, part: ratio)
+    search = Search(measurements, 0.42, 0.95, 2, 0.0)
     search.run([candidate(0), candidate(1)])
-    assert len(lab.asked) == 2 and search.left == 0
+    assert len(measurements.asked) == 2 and search.budget == 0
     assert search.least[candidate(0)] == 0 or RATIOS[search.least[candidate(0)]] >= 0.45
 
 
@@ -103,7 +105,7 @@ def trial(ratio, mean, flops, layer=0):
     return Trial(of, ratio, of.config(ratio), flops, mean, mean - 0.02, mean + 0.02)
 
 
-def test_the_front_leaves_what_another_candidate_beats():
+def test_the_front_excludes_what_another_candidate_beats():
     safe, lucky, cheap = trial(0.9, 0.95, 80), trial(0.7, 0.99, 60), trial(0.5, 0.9, 40)
     beaten, better, dear = trial(0.8, 0.98, 90, layer=1), trial(0.3, 0.93, 50, layer=1), trial(1, 1, 100)
     shown = front([cheap, beaten, dear, safe, better, lucky], lambda t: t.flops, 100)
@@ -113,16 +115,16 @@ def test_the_front_leaves_what_another_candidate_beats():
 def test_the_check_ends_at_the_first_that_fails():
     good = {0.9: 0.99, 0.7: 0.96, 0.5: 0.9, 0.3: 0.99}
     trials = [trial(0.9, 0.95, 90), trial(0.7, 0.95, 70), trial(0.5, 0.95, 50), trial(0.3, 0.95, 30)]
-    lab = FakeLab(lambda layer, ratio, part: good[ratio])
-    chosen = walk(trials, lab, 0.95, 0.95)
+    measurements = FakeMeasurements(lambda layer, ratio, part: good[ratio])
+    chosen = walk(trials, measurements, 0.95, 0.95)
     assert chosen is trials[1] and chosen.chosen and chosen.checked == (0.96, 0.96, 0.96)
-    assert [asked[1:] for asked in lab.asked] == [(0.9, "check"), (0.7, "check"), (0.5, "check")]
+    assert [asked[1:] for asked in measurements.asked] == [(0.9, "check"), (0.7, "check"), (0.5, "check")]
     assert trials[2].checked and trials[3].checked is None
-    assert walk(trials[2:], FakeLab(lambda *of: good[of[1]]), 0.95, 0.95) is None
+    assert walk(trials[2:], FakeMeasurements(lambda *of: good[of[1]]), 0.95, 0.95) is None
 
 
 def test_the_check_starts_where_it_is_easy():
     trials = [trial(0.9, 0.999, 90), trial(0.7, 0.998, 70), trial(0.5, 0.97, 50)]
-    lab = FakeLab(lambda layer, ratio, part: 1.0)
-    assert walk(trials, lab, 0.95, 0.95) is trials[2]
-    assert [asked[1] for asked in lab.asked] == [0.7, 0.5]
+    measurements = FakeMeasurements(lambda layer, ratio, part: 1.0)
+    assert walk(trials, measurements, 0.95, 0.95) is trials[2]
+    assert [asked[1] for asked in measurements.asked] == [0.7, 0.5]

@@ -1,4 +1,4 @@
-"""The user's own picture comes back with what pruning left: dimmed, outlined, turned, frame by frame."""
+"""The user's own picture comes back with what pruning kept: dimmed, outlined, turned, frame by frame."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from PIL import Image
 from hf_vtp import VTPStats
 from hf_vtp.visualize import draw_kept
 from hf_vtp.visualize.colours import group_colours, heat_colours
-from hf_vtp.visualize.views import GONE, views
+from hf_vtp.visualize.views import DROPPED, views
 
 pytestmark = pytest.mark.models
 
@@ -58,7 +58,7 @@ def test_stages_are_composed():
     second = made_up([3, 5], [1, 0, -1, 1], scores=torch.tensor([4.0, 3.0, 2.0, 1.0]), layer=2)
     stats = VTPStats([6], [2], second.keep_indices, [(1, 2, 3)], [*first.stages, *second.stages])
     after = views(stats)[1]
-    assert after.owner.flatten().tolist() == [1, 1, GONE, 0, GONE, 1]
+    assert after.owner.flatten().tolist() == [1, 1, DROPPED, 0, DROPPED, 1]
     assert after.kept.flatten().tolist() == [False, False, False, True, False, True]
     scores = after.scores.flatten()
     assert np.isnan(scores[[1, 2]]).all() and scores[[0, 3, 4, 5]].tolist() == [4, 3, 2, 1]
@@ -132,16 +132,16 @@ def test_a_video_is_a_strip_of_its_frames():
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("kwargs", "message"),
     [
         (dict(image_index=1), "image_index must be from 0 to 0"),
         (dict(stage=1), "stage must be from 0 to 0"),
         (dict(scale=0), "scale must be a whole number"),
     ],
 )
-def test_what_there_is_not_is_refused(told, message):
+def test_what_there_is_not_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        draw_kept(Image.new("RGB", (120, 80)), made_up([0], [0] * 6), **told)
+        draw_kept(Image.new("RGB", (120, 80)), made_up([0], [0] * 6), **kwargs)
 
 
 def test_huge_sheets_are_reduced():
@@ -152,7 +152,7 @@ def test_huge_sheets_are_reduced():
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("kwargs", "message"),
     [
         (dict(image="photo.png"), "image must be a PIL image or the list of a video's frames, not str"),
         (dict(image=np.zeros((80, 120, 3))), "not ndarray"),
@@ -165,10 +165,10 @@ def test_huge_sheets_are_reduced():
     ],
     ids=str,
 )
-def test_what_is_of_another_type_is_one_sentence(told, message):
-    told = dict(image=Image.new("RGB", (120, 80)), stats=made_up([0], [0] * 6)) | told
+def test_what_is_of_another_type_is_one_sentence(kwargs, message):
+    kwargs = dict(image=Image.new("RGB", (120, 80)), stats=made_up([0], [0] * 6)) | kwargs
     with pytest.raises((TypeError, ValueError), match=message):
-        draw_kept(**told)
+        draw_kept(**kwargs)
 
 
 def test_a_list_of_pictures_is_not_taken_for_one():

@@ -39,8 +39,8 @@ def test_qwens_units_cover_the_whole_picture(size):
     made = processor(images=coordinates(*size), return_tensors="pt")
     _, rows, columns = (made["image_grid_thw"][0] // torch.tensor([1, 2, 2])).tolist()
     patches = made["pixel_values"].reshape(rows, columns, 4, 3, 2, 16).float().mean(dim=(2, 4, 5)).numpy()
-    for told in (processor, None):
-        xs, ys = cell_centres(covered(size, (1, rows, columns), told), rows, columns)
+    for known in (processor, None):
+        xs, ys = cell_centres(covered(size, (1, rows, columns), known), rows, columns)
         assert np.abs(patches[..., 0] - xs / size[0] * 250).max() < 8
         assert np.abs(patches[..., 1] - ys / size[1] * 250).max() < 8
 

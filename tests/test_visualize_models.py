@@ -10,9 +10,9 @@ from transformers import Qwen2VLImageProcessor
 from vlm import Llava
 
 from hf_vtp import apply_vtp, vtp, vtp_stats
-from hf_vtp.visualize import contact_sheet, draw_kept
+from hf_vtp.tools.models import Loaded
+from hf_vtp.visualize import contact_sheet, draw_kept, preview
 from hf_vtp.visualize.geometry import covered
-from hf_vtp.visualize.preview import Eyes, see
 
 pytestmark = pytest.mark.models
 MODELS = {
@@ -26,26 +26,26 @@ MODELS = {
 def family(name):
     make, processor = MODELS[name]
     if processor is None:
-        return Eyes(
+        return Loaded(
             make(),
             Qwen2VLImageProcessor(patch_size=4, merge_size=2, size=dict(shortest_edge=64, longest_edge=9999)),
         )
-    return Eyes(make(), PROCESSORS[processor]())
+    return Loaded(make(), PROCESSORS[processor]())
 
 
 @pytest.mark.parametrize("method", ["vtp", "tome", "visionzip", "dynamic", "gtp"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_is_drawn_and_kept_patches_are_clear(name, method):
-    eyes, picture = family(name), Image.effect_noise((90, 60), 90).convert("RGB")
-    apply_vtp(eyes.model, method=method, keep_ratio=0.4)
-    see(eyes, picture)
-    stats = vtp_stats(eyes.model)
-    drawn = np.asarray(draw_kept(picture, stats, eyes.image_processor, stage=-1), dtype=int)
+    loaded, picture = family(name), Image.effect_noise((90, 60), 90).convert("RGB")
+    apply_vtp(loaded.model, method=method, keep_ratio=0.4)
+    preview(loaded.model, loaded.processor, picture)
+    stats = vtp_stats(loaded.model)
+    drawn = np.asarray(draw_kept(picture, stats, loaded.processor, stage=-1), dtype=int)
     assert drawn.shape == (60, 90, 3)
     frames, rows, columns = stats.grids[0]
     xs, ys = (
         c.ravel()
-        for c in cell_centres(covered((90, 60), (1, rows, columns), eyes.image_processor), rows, columns)
+        for c in cell_centres(covered((90, 60), (1, rows, columns), loaded.processor), rows, columns)
     )
     before, kept = np.asarray(picture, dtype=int), set(stats.keep_indices[0].tolist())
     for n, (x, y) in enumerate(zip(xs, ys, strict=True)):
@@ -64,25 +64,23 @@ def test_several_images_of_one_forward():
 
 
 def test_a_contact_sheet_has_a_row_a_method_and_leaves_the_model_as_it_was():
-    eyes = family("clip")
+    loaded = family("clip")
     pictures = [Image.effect_noise(size, 90) for size in ((90, 60), (40, 60))]
-    apply_vtp(eyes.model, keep_ratio=0.9)
-    with vtp(eyes.model, keep_ratio=0.9):
-        one = contact_sheet(eyes.model, eyes.image_processor, pictures[:1], ["vtp"], [0.5], panel=64)
-        two = contact_sheet(
-            eyes.model, eyes.image_processor, pictures[:1], ["vtp", "random"], [0.5], panel=64
-        )
+    apply_vtp(loaded.model, keep_ratio=0.9)
+    with vtp(loaded.model, keep_ratio=0.9):
+        one = contact_sheet(loaded.model, loaded.processor, pictures[:1], ["vtp"], [0.5], panel=64)
+        two = contact_sheet(loaded.model, loaded.processor, pictures[:1], ["vtp", "random"], [0.5], panel=64)
         wide = contact_sheet(
-            eyes.model, eyes.image_processor, pictures, ["vtp", "random"], [0.7, 0.5], panel=64
+            loaded.model, loaded.processor, pictures, ["vtp", "random"], [0.7, 0.5], panel=64
         )
     assert two.height > one.height and two.width >= one.width
     assert wide.height > two.height and wide.width > two.width
-    see(eyes, pictures[0].convert("RGB"))
-    assert vtp_stats(eyes.model).num_kept == [round(0.9 * 36)]
+    preview(loaded.model, loaded.processor, pictures[0].convert("RGB"))
+    assert vtp_stats(loaded.model).num_kept == [round(0.9 * 36)]
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("kwargs", "message"),
     [
         (dict(images=[]), "1 to 1000 pictures, not 0"),
         (dict(panel=3), "at least 32"),
@@ -93,16 +91,16 @@ def test_a_contact_sheet_has_a_row_a_method_and_leaves_the_model_as_it_was():
         (dict(keep_ratios=[2.0]), "keep_ratio must lie"),
     ],
 )
-def test_a_contact_sheet_refuses(told, message):
-    eyes = family("clip")
-    told = dict(images=[Image.new("RGB", (60, 60))], methods=["vtp"], keep_ratios=[0.5]) | told
+def test_a_contact_sheet_refuses(kwargs, message):
+    loaded = family("clip")
+    kwargs = dict(images=[Image.new("RGB", (60, 60))], methods=["vtp"], keep_ratios=[0.5]) | kwargs
     with pytest.raises(ValueError, match=message):
-        contact_sheet(eyes.model, eyes.image_processor, **told)
-    assert not hasattr(eyes.model, "_vtp")
+        contact_sheet(loaded.model, loaded.processor, **kwargs)
+    assert not hasattr(loaded.model, "_vtp")
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("kwargs", "message"),
     [
         (dict(images=Image.new("RGB", (9, 9))), "images must be a list, not Image"),
         (dict(images=["photo.png"]), "images must be PIL images, not str"),
@@ -111,26 +109,26 @@ def test_a_contact_sheet_refuses(told, message):
     ],
     ids=["a picture", "a name", "a method", "a ratio"],
 )
-def test_one_instead_of_a_list_is_said(told, message):
-    eyes = family("clip")
-    told = dict(images=[Image.new("RGB", (60, 60))], methods=["vtp"], keep_ratios=[0.5]) | told
+def test_one_instead_of_a_list_is_refused(kwargs, message):
+    loaded = family("clip")
+    kwargs = dict(images=[Image.new("RGB", (60, 60))], methods=["vtp"], keep_ratios=[0.5]) | kwargs
     with pytest.raises(TypeError, match=message):
-        contact_sheet(eyes.model, eyes.image_processor, **told)
+        contact_sheet(loaded.model, loaded.processor, **kwargs)
 
 
 def test_a_sheet_without_a_question_refuses_methods_that_read_it():
-    eyes = family("llava")
+    loaded = family("llava")
     with pytest.raises(ValueError, match="cdpruner compares image tokens with a question; give one as text"):
-        contact_sheet(eyes.model, eyes.image_processor, [Image.new("RGB", (60, 60))], ["cdpruner"], [0.5])
+        contact_sheet(loaded.model, loaded.processor, [Image.new("RGB", (60, 60))], ["cdpruner"], [0.5])
 
 
 def test_a_sheet_turns_what_exif_turns_before_the_model_sees_it():
     """The picture itself and the drawn ones stand the same way, and are those of the upright picture."""
-    eyes, upright = family("clip"), Image.effect_noise((60, 90), 90).convert("RGB")
+    loaded, upright = family("clip"), Image.effect_noise((60, 90), 90).convert("RGB")
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     stored.getexif()[0x0112] = 6
     sheets = [
-        contact_sheet(eyes.model, eyes.image_processor, [picture], ["vtp"], [0.5], panel=64)
+        contact_sheet(loaded.model, loaded.processor, [picture], ["vtp"], [0.5], panel=64)
         for picture in (upright, stored)
     ]
     assert np.array_equal(*map(np.asarray, sheets))
@@ -138,5 +136,5 @@ def test_a_sheet_turns_what_exif_turns_before_the_model_sees_it():
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "I;16", "1"])
 def test_a_sheet_of_pictures_of_every_mode(mode):
-    eyes, picture = family("clip"), Image.new(mode, (90, 60))
-    assert contact_sheet(eyes.model, eyes.image_processor, [picture], ["vtp"], [0.5], panel=64).mode == "RGB"
+    loaded, picture = family("clip"), Image.new(mode, (90, 60))
+    assert contact_sheet(loaded.model, loaded.processor, [picture], ["vtp"], [0.5], panel=64).mode == "RGB"

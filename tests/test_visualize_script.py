@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_vtp.tools import shipped
 from hf_vtp.tools.bench.cli import UsageError, run
 from hf_vtp.tools.commands.visualize import main
-from hf_vtp.visualize import shipped
-from hf_vtp.visualize.picture import read_picture
+from hf_vtp.tools.pictures import read_picture
 from pictures import REFUSED, TAKEN
 
 pytestmark = pytest.mark.models
@@ -33,9 +33,9 @@ def photo(tmp_path):
 def test_one_picture_comes_at_its_own_size(photo, tmp_path, capsys, model):
     out = tmp_path / "kept.png"
     assert run(main, [photo, "--model", model, "--method", "random", "--out", str(out)]) == 0
-    told = capsys.readouterr()
-    assert f"wrote {out}: 300 x 200 pixels" in told.out and "tokens kept by random" in told.out
-    assert "random weights" in told.err
+    output = capsys.readouterr()
+    assert f"wrote {out}: 300 x 200 pixels" in output.out and "tokens kept by random" in output.out
+    assert "random weights" in output.err
     picture = Image.open(out)
     assert picture.size == (300, 200) and picture.format == "PNG"
 
@@ -125,7 +125,7 @@ def test_odd_pictures_are_upright_rgb(make, tmp_path):
 
 
 def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_vtp.visualize.picture.MOST_BYTES", 2**20)
+    monkeypatch.setattr("hf_vtp.tools.pictures.MOST_BYTES", 2**20)
     with open(tmp_path / "bytes.png", "wb") as file:
         file.truncate(2**20 + 1)
     with pytest.raises(UsageError, match="larger than 1 MiB"):
@@ -133,15 +133,15 @@ def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
 
 
 def test_shipped_models_come_first(tmp_path, monkeypatch):
-    eyes, trained = shipped.open_model("clip", testbed=tmp_path)
+    loaded, trained = shipped.open_model("clip", testbed=tmp_path)
     assert not trained
-    eyes.model.save_pretrained(tmp_path / "clip")
-    eyes.image_processor.save_pretrained(tmp_path / "clip")
-    eyes.tokenizer.save_pretrained(tmp_path / "clip")
+    loaded.model.save_pretrained(tmp_path / "clip")
+    loaded.image_processor.save_pretrained(tmp_path / "clip")
+    loaded.tokenizer.save_pretrained(tmp_path / "clip")
     monkeypatch.setenv(shipped.VARIABLE, str(tmp_path))
     again, trained = shipped.open_model("clip")
-    assert trained and again.image_processor.size == eyes.image_processor.size
-    assert again.tokenizer("what is there ?") == eyes.tokenizer("what is there ?")
+    assert trained and again.image_processor.size == loaded.image_processor.size
+    assert again.tokenizer("what is there ?") == loaded.tokenizer("what is there ?")
 
 
 def test_a_testbed_that_is_not_there_is_a_sentence(photo, tmp_path, capsys):
@@ -164,11 +164,13 @@ def test_the_readmes_snippet_runs(tmp_path, monkeypatch):
 
     found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     (snippet,) = [code for code in found if "hf_vtp.visualize" in code]
-    eyes, _ = shipped.open_model("llava")
-    eyes.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    told = dict(patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1)
-    processor = LlavaProcessor(eyes.image_processor, eyes.tokenizer, image_token="<image>", **told)
-    names = dict(model=eyes.model, processor=processor, image=Image.effect_noise((90, 60), 90).convert("RGB"))
+    loaded, _ = shipped.open_model("llava")
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    kwargs = dict(patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    processor = LlavaProcessor(loaded.image_processor, loaded.tokenizer, image_token="<image>", **kwargs)
+    values = dict(
+        model=loaded.model, processor=processor, image=Image.effect_noise((90, 60), 90).convert("RGB")
+    )
     monkeypatch.chdir(tmp_path)
-    exec(snippet, names | {"prompt": "<image> what is there ?"})
+    exec(snippet, values | {"prompt": "<image> what is there ?"})
     assert Image.open(tmp_path / "kept.png").size == (90, 60)

@@ -236,12 +236,16 @@ def by_keyword(module, args, kwargs):
 @contextmanager
 def recorded(inner):
     """What a module's encoders return inside a `with` block: ("image" or "video", rows of each image)."""
-    calls = []
+    calls, running = [], []
 
     def recorder(medium, original):
         @functools.wraps(original)
         def call(*args, **kwargs):
+            running.append(medium)
             output = original(*args, **kwargs)
+            running.pop()
+            if running:  # videos may go through the encoder of images
+                return output
             features = output.pooler_output
             if isinstance(features, torch.Tensor):
                 features = [features] if features.dim() == 2 else features.flatten(1, -2)

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ..names import parameters
+from ..prompts.condense import Memory
+from ..prompts.encoded import DEEPSTACK, Encoded, Reading
 from ..prompts.encoders import Encoder, in_form
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded, Memory, Reading
 from ..pruning.run import Run
 from ..towers.feature_grids import images_of
 from ..towers.features import Features
 from ..towers.rows import Grid
 from ..towers.tower import Tower
 from .first_use import FirstUse
+from .table import FamilyRow
 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
@@ -33,6 +35,7 @@ class AfterFeatures(Generates):
 
     tower: Tower
     inner: nn.Module
+    row: FamilyRow
     encoders: dict[str, str]  # by argument with pixels, the name of its encoder
     runs: list[Run]
     counted: list[str] = []  # arguments whose features were counted since a forward ended
@@ -50,11 +53,11 @@ class AfterFeatures(Generates):
 
     @property
     def serves(self) -> bool:
-        """Whether the model's own forward puts features in, which it gets where it asks its encoders."""
+        """Whether the model's own forward puts kept features in, asking its encoders for them."""
         return self.after_features or self.row.reads_ids
 
     def stand_in(self) -> None:
-        """Have forwards get features of the stage where they ask the model's encoders."""
+        """Have forwards get kept features where they ask the model's encoders."""
         if self.serves:
             vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
 
@@ -78,13 +81,17 @@ class AfterFeatures(Generates):
 
         `arguments` are those of the call.
         """
+        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
         if not self.after_features:
-            return features_of(output), []
+            rows = features_of(output)
+            if len(rows) == 1 and thw is not None and len(thw) > 1:  # as older releases return them
+                patches = thw.prod(dim=-1)
+                rows = list(rows[0].split((patches * len(rows[0]) // patches.sum()).tolist()))
+            return rows, []
         ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
         in_prompts = []
         if ids is not None or embeds is not None:
             in_prompts = self.placeholders(ids, embeds)[name].sum(dim=-1).tolist()
-        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
         return images_of(in_rows(output), in_prompts, arguments[name], thw)
 
     def count(self, encoder: str, output: object, arguments: dict) -> None:
@@ -111,6 +118,10 @@ class AfterFeatures(Generates):
                 given.pop(name)
                 continue
             features = in_form(part.given, pending.features[own.to(pending.features.device)])
+            if part.deep:
+                deep = [x[own.to(x.device)] for x in pending.deep]
+                split = not isinstance(getattr(part.given, DEEPSTACK)[0], Tensor)
+                setattr(features, DEEPSTACK, [(x,) if split else x for x in deep])
             self.call.serve.setdefault(self.encoders[name], []).append(features)
         tokens = [getattr(self.model.config, attribute) for attribute in self.media.values()]
         filler = next(i for i in range(len(tokens) + 1) if i not in tokens)

@@ -12,12 +12,13 @@ from torch import Tensor
 from .. import canary
 from ..names import parameters
 from ..prompts.condense import plain_memory
+from ..prompts.encoded import Reading
 from ..prompts.encoders import in_form
 from ..prompts.forward import Call, states_name
-from ..prompts.reader import Reading, of_ints
+from ..prompts.reader import of_ints
+from ..prompts.refusals import steps_over_masks
 
 NEVER_SEEN = 7.0  # in rows that are masked: one that is seen is loud
-RECURRENT = ("linear", "conv", "mamba", "recurrent")  # in names of layers that step over masked columns, too
 
 
 class FirstUse:
@@ -36,7 +37,8 @@ class FirstUse:
         """Raise RuntimeError if the shortened prompt gives other states than the full one."""
         model = self.adapter.model
         counted = self.decodes and self.adapter.config.positions == "compact"  # the full prompt has none
-        if torch.compiler.is_compiling() or not canary.first(model) or self.recurrent or counted:
+        counted = counted or steps_over_masks(model.config.get_text_config())
+        if torch.compiler.is_compiling() or not canary.first(model) or counted:
             return
         from ..verifying.differences import Bounds, precision
 
@@ -54,8 +56,8 @@ class FirstUse:
         if not found <= bound:
             raise RuntimeError(
                 f"{name} cannot be pruned: its shortened prompt and the full one with dropped placeholders "
-                f"masked differ by {found:.1e} where {bound:.0e} may be, so it reads more of a prompt than is "
-                "shortened; call remove_vtp(model)"
+                f"masked differ by {found:.1e} where {bound:.0e} may be, so it reads more of a prompt than "
+                "is shortened; call remove_vtp(model)"
             )
         canary.passed(model)
 
@@ -63,12 +65,6 @@ class FirstUse:
     def decodes(self) -> bool:
         """Whether the states are a decoder's, and an encoder reads the prompt."""
         return self.adapter.model.config.is_encoder_decoder
-
-    @property
-    def recurrent(self) -> bool:
-        """Whether the language model has layers for which a masked column is no absent one."""
-        kinds = getattr(self.adapter.model.config.get_text_config(), "layer_types", None) or ()
-        return any(part in kind for kind in kinds for part in RECURRENT)
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:

@@ -11,18 +11,18 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
-from ..prompts.forward import Call
+from ..prompts.encoded import Encoded
+from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded
+from ..prompts.positions import SECONDS
 from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
 from ..towers.features import Features
-from ..towers.restore import Restore
 from ..towers.rows import find
 from ..towers.tower import Tower
-from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields, features_of
+from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields
 from .base import Adapter
 from .read_states import last_layer_read
 from .table import FamilyRow, tower_row
@@ -73,10 +73,12 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         self.inner = merging(model)
         found = media_of(model)
         self.media = {pixels: token for pixels, (token, _) in found.items()}
+        if row.video_token and PIXELS["video"] in found:
+            self.media[PIXELS["video"]] = row.video_token
         self.encoders = {pixels: encoder for pixels, (_, encoder) in found.items()}
         self.taken = {e: encoder_arguments(self.inner, e) for e in self.encoders.values()}
         taken = {name for names in self.taken.values() for name in names}
-        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
+        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, SECONDS, *ENCODED)
         self.cache_name = cache_name(self.inner)
         self.language = find(self.inner, LANGUAGE)
         self.windows = Windows(self)
@@ -112,8 +114,11 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             self.inner.register_forward_hook(self._after),
             *self.windows.attach(),
         ]
+        if self.language is not None and DEEP_ARGUMENTS[0] in parameters(type(self.language).forward):
+            hook = self.language.register_forward_pre_hook(self._before_language, with_kwargs=True)
+            self.tower.handles.append(hook)
         if self.row.projector and not self.after_features:
-            self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()
+            self.tower.handles += self.tower.restore(find(self.inner, self.row.projector))
         if hasattr(type(self.model), "generate"):
             self.model.generate = Generate(self)
             setattr(self.model, MERGE, MergeLists(self))
@@ -144,6 +149,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             given = {
                 k: self.on_device(arguments[k]) for k in self.taken[encoder] if arguments.get(k) is not None
             }
+            self.tower.expect(name, arguments)
             pixels = self.on_device(arguments[name])  # by position: its name differs between releases
             function = getattr(self.inner, encoder)
             output = function(pixels, **given, **as_fields(function))
@@ -156,7 +162,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         """What stays of the features of each image, [T, D]; in the tower dropped ones are NaN."""
         if self.after_features:
             return self.pruned(name, output, arguments)
-        rows = features_of(output)
+        rows = self.images_of(name, output, arguments)[0]
         run = self.tower.call.last
         marked = [row.isnan().any(dim=-1) for row in rows]
         if run.overflow is not None and bool(run.overflow):

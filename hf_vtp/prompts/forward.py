@@ -12,8 +12,11 @@ from ..names import media_fields, parameters, with_cache_named, with_pixels_name
 from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
-from .reader import PromptReader, Reading, check_columns, put
+from .encoded import Reading
+from .reader import PromptReader, check_columns, put
 from .refusals import refuse_blocks
+
+DEEP_ARGUMENTS = ("visual_pos_masks", "deepstack_visual_embeds")  # of a language model with DeepStack
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Call:
     columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
+    # of a forward in progress: columns that hold features, bool [B, n], and what DeepStack adds there
+    deep: tuple[Tensor, list[Tensor]] | None = None
     places: Tensor | None = None  # [B, m] positions of what an encoder reads in a forward in progress
     # by encoder's name, what the forward in progress is to get of it, and has not asked for yet
     serve: dict[str, list] = field(default_factory=dict)
@@ -89,10 +94,15 @@ class ShortPrompts(PromptReader):
             positions = kwargs["position_ids"]
             shift = repeat_rows(shift, positions.shape[-2], dim=-2) * after
             kwargs["position_ids"] = positions + shift.to(positions.device)
-        if pending is None or ids is None:
+        if pending is None:
             return kwargs
         rows = repeat_rows(pending.rows, batch, dim=0)[:, offset : offset + n]
         rows = torch.nn.functional.pad(rows, (0, n - rows.shape[1]), value=-1)  # candidates after the prompt
+        if pending.deep:
+            there = rows >= 0
+            self.call.deep = there, [x[rows[there].to(x.device)] for x in pending.deep]
+        if ids is None:
+            return kwargs
         if kwargs.get("attention_mask") is None:  # explicit: gaps in positions would be read as packed
             shape = batch, self.cached(kwargs) + n
             kwargs["attention_mask"] = torch.ones(shape, dtype=torch.long, device=ids.device)
@@ -109,8 +119,16 @@ class ShortPrompts(PromptReader):
             **self.beside_embeds(ids, rows),
         }
 
+    def _before_language(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Hand the language model what DeepStack adds to the columns of this forward."""
+        deep, self.call.deep = self.call.deep, None
+        if deep is None:
+            return None
+        return args, {**kwargs, **dict(zip(DEEP_ARGUMENTS, deep, strict=True))}
+
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
+        call.deep = None  # of a forward that came to no end
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given

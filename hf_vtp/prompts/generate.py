@@ -55,7 +55,7 @@ class Generates(ShortPrompts):
             short = speak_full(short, full)
         dropped = n - short[texts[0]].shape[1]
         short = shorten(short, self.model.generation_config, dropped)
-        pending = None if "inputs_embeds" in given else reading
+        pending = None if "inputs_embeds" in given and not reading.deep else reading
         call = Call(True, pending, self.carried_shift(reading.shift), full, memory=reading.memory)
         with self.a_call(call):
             output = original(**short)

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
 
 from ..config import VTPConfig
 from ..pruning.ragged import places
 from ..pruning.tokens import take
 from ..towers.tower import Tower
-from .condense import Condensed, Memory, condense, plain_memory
+from .condense import Memory, condense, plain_memory
+from .encoded import Encoded, Reading
 from .positions import Positions
 from .refusals import (
     refuse_beyond_window,
     refuse_encoded,
     refuse_masks,
     refuse_packed,
+    refuse_padding_within,
     refuse_without_types,
     smallest_window,
 )
 from .text import Text
 from .windows import Windows
-
-
-@dataclass
-class Encoded:
-    """What was kept of the images, or of the videos, of a call."""
-
-    kept: Tensor  # bool [placeholders] which of them stay
-    output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
-    given: object = None  # what the encoder returned
-
-    @classmethod
-    def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:
-        """The encoder's output with only these rows of each image."""
-        given = output
-        output = copy.copy(output) if isinstance(output, ModelOutput) else BaseModelOutputWithPooling()
-        output.pooler_output = rows
-        return cls(kept, output, given)
-
-
-@dataclass
-class Reading:
-    """A prompt condensed, and the features that go into it."""
-
-    prompt: Condensed
-    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 text, -2 padding
-    features: Tensor  # [T, D] of what was kept
-    memory: Memory  # to be left on the cache
-    media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
-    # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
-    shift: Tensor | None
-    encoded: dict[str, Encoded]  # by argument with pixels
-    arguments: dict  # of the call, those that speak of pixels
-    offset: int = 0  # columns that `generate` has read so far
 
 
 class PromptReader(Positions):
@@ -164,14 +129,16 @@ class PromptReader(Positions):
             features += part.output.pooler_output
             offset = sum(map(len, features))
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
+        refuse_padding_within(self.model, prompt.mask, past)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
             prompt.take(rows).masked_fill(prompt.mask == 0, -2),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
-            {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
+            {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
+            [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
             encoded,
             {name: arguments[name] for name in self.media_names(arguments)},
         )

@@ -10,6 +10,15 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")  # o
 COUNTS_COLUMNS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
+RUNNING = ("conv", "hybrid", "linear", "mamba", "recurrent")  # in names of layers with a running state
+
+
+def steps_over_masks(config: object) -> bool:
+    """Whether a language model has layers whose state goes on over columns that are masked."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return any(part in kind for kind in kinds for part in RUNNING)
+
+
 def refuse_encoded(arguments: dict) -> None:
     """Images whose features the caller made; there is nothing left to prune."""
     if arguments.get("mm_encoder_outputs"):
@@ -115,4 +124,16 @@ def refuse_prompt_learning(model: nn.Module) -> None:
         raise NotImplementedError(
             "generate of a pruned model does not take PEFT's prompt or prefix tuning, whose virtual tokens "
             "drop the positions of the prompt; call remove_vtp(model), or use LoRA"
+        )
+
+
+def refuse_padding_within(model: nn.Module, mask: Tensor, past: int) -> None:
+    """Rows of different lengths after a filled cache, where layers would step over the padding between.
+
+    `mask` [B, m] is of the condensed columns after the first `past`.
+    """
+    if past and steps_over_masks(model.config.get_text_config()) and not bool(mask.all()):
+        raise NotImplementedError(
+            "the language model has layers with a running state, which padding between two turns would "
+            "change, and rows of this turn keep different numbers of tokens; pass rows one by one"
         )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from ..visualize.preview import Eyes, load_eyes, pixels, prompt
-from .bench import clip, vlm
-from .bench.cli import UsageError
-from .bench.geometry import GEOMETRIES
-from .cards.job import model_config
+from .bench import vlm
+from .bench.inputs import batches_for
+from .models import load_config, load_with_processor
+from .prompts import image_inputs, on_device, question_inputs
+from .towers import images_for, is_tower, load_tower
 
 VISUAL_TOKENS = 256  # about so many in each random image of a family that takes images of any size
 TEXT_TOKENS = 16
+SIDE = 224  # of random pictures, which an image processor resizes
 
 
 def pictured(name: str, images: list[Image.Image], text: str, dtype, device) -> tuple[nn.Module, dict]:
@@ -21,48 +22,40 @@ def pictured(name: str, images: list[Image.Image], text: str, dtype, device) -> 
 
     Raises UsageError for what cannot be had.
     """
-    eyes = load_eyes(name, device, dtype)
-    if eyes.answers:
-        return eyes.model, together([prompt(eyes, image, text) for image in images], padding_id(eyes))
-    inputs = pixels(eyes, images)
-    told = {"padding": True, "truncation": True, "return_tensors": "pt"}
-    words = eyes.tokenizer([text], **told)
-    names = ("input_ids", "attention_mask")
-    return eyes.model, {**inputs, **{name: words[name].to(eyes.model.device) for name in names}}
+    loaded = load_with_processor(name, device, dtype)
+    model = loaded.model
+    if loaded.answers:
+        return model, question_inputs(model, loaded.processor, images, text)
+    inputs = image_inputs(model, loaded.processor, images)
+    if loaded.tokenizer is None:
+        return model, inputs
+    words = loaded.tokenizer([text], padding=True, truncation=True, return_tensors="pt")
+    return model, {
+        **inputs,
+        **{name: words[name].to(model.device) for name in ("input_ids", "attention_mask")},
+    }
 
 
 def random_weights(name: str, rows: int, dtype, device, seed: int) -> tuple[nn.Module, dict]:
-    """A model of a geometry known by name, or of a folder's config.json, and random images for it."""
+    """A model of a geometry known by name, or of a folder's config.json, and random images for it.
+
+    Of a model with two towers the vision tower. Raises UsageError for what cannot be had, as for a folder
+    without a processor where the config alone does not say what a prompt is made of.
+    """
     torch.manual_seed(seed)
-    family = model_config(name, "random").model_type
-    if family.startswith("clip"):
-        model = clip.load_model(name, "random", dtype, None, device)
-        size = model.config.image_size
-        numbers = torch.Generator().manual_seed(seed)
-        images = torch.randn(rows, 3, size, size, generator=numbers)
-        return model, {"pixel_values": images.to(device, dtype)}
-    if family not in GEOMETRIES:
-        raise UsageError(f"no random weights are made for model_type {family!r}; choose a trained model")
-    model = vlm.load_model(name, "random", dtype, None, device)
-    return model, vlm.inputs_for(model, rows, TEXT_TOKENS, VISUAL_TOKENS, seed)[0]
+    config = load_config(name, "random")
+    if is_tower(config):
+        tower = load_tower(name, "random", dtype, None, device)
+        return tower.model, on_device(tower.model, images_for(tower, name, "random", noise(rows, seed)))
+    config = vlm.config_of(name, "random")
+    batches = batches_for(config, name)
+    model = vlm.load_model(name, config, "random", dtype, None, device)
+    batches.look(model)
+    return model, batches(model, rows, TEXT_TOKENS, VISUAL_TOKENS if batches.any_size else None, seed)[0]
 
 
-def together(rows: list[dict[str, Tensor]], padding: int) -> dict[str, Tensor]:
-    """Inputs of one row each as those of a batch, padded on the left."""
-    shape, batch = [row["input_ids"].shape for row in rows], {}
-    longest = max(n for _, n in shape)
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        if name != "pixel_values" and values[0].shape == shape[0]:
-            fill = padding if name == "input_ids" else 0
-            widths = [longest - x.shape[1] for x in values]
-            pad = torch.nn.functional.pad
-            values = [pad(x, (width, 0), value=fill) for x, width in zip(values, widths, strict=True)]
-        batch[name] = torch.cat(values)
-    return batch
-
-
-def padding_id(eyes: Eyes) -> int:
-    """The id that fills up short rows; masked, so that any will do."""
-    found = eyes.tokenizer.pad_token_id
-    return 0 if found is None else found
+def noise(count: int, seed: int) -> list[Image.Image]:
+    """Random pictures."""
+    numbers = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, SIDE, SIDE, 3), generator=numbers, dtype=torch.uint8)
+    return [Image.fromarray(one.numpy()) for one in pixels]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..pruning.run import Group, Run
 from .layer_hooks import LayerHooks
+from .masks import Narrowed
 from .padded import PaddedTower
-from .plain import Narrowed
 
 OF_THE_ROW = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_ids")
 

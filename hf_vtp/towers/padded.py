@@ -55,11 +55,17 @@ class PaddedTower(PlainTower):
     ) -> Iterator[Part]:
         """What a layer made of the images of each grid, without padding."""
         for i, group in enumerate(self.entered(run, layer)):
-            images = torch.tensor(list(group.images), device=hidden_states.device)
-            length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
-            own = {name: x[images, :length] for name, x in recorded.items()}
-            seen = {watched: x[i] for watched, x in run.seen.items()}
-            yield Part(group, hidden_states[images, :length], own, seen)
+            own = self.rows_of(run, group, hidden_states, recorded)
+            yield Part(group, *own, {watched: x[i] for watched, x in run.seen.items()})
+
+    def rows_of(
+        self, run: Run, group: Group, hidden_states: Tensor, recorded: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A layer's output and projections for the images of one grid, without padding."""
+        images = torch.tensor(list(group.images), device=hidden_states.device)
+        length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
+        own = {name: x[images, :length] for name, x in recorded.items()}
+        return hidden_states[images, :length], own
 
     def width(self, run: Run, group: Group) -> int:
         """Tokens that images of one grid have after a stage, K."""

@@ -61,6 +61,12 @@ class PlainTower(Tower):
         self.own_configs = OwnConfigs(self)
         self.attention_mask = Argument(self.attention(self.layers[0]), "attention_mask")
 
+    def restore(self, projector: nn.Module) -> list:
+        """Hooks that give a projector the grid it needs, and mark its rows of tokens that were dropped."""
+        from .restore import Restore
+
+        return Restore(self, projector).attach()
+
     def attention(self, layer: nn.Module) -> nn.Module:
         """A layer's attention."""
         return find(layer, self.row.attention)

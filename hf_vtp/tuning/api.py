@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL.Image import Image
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from .inputs import Item, batches, make_items, num_rows
 from .report import TuneReport
 from .search import SLACK, Search, Trial
 from .tasks import Answers, Embeddings
-from .trials import Lab, in_eval_mode
+
+if TYPE_CHECKING:
+    from .measurements import Measurements
 
 BY = ("throughput", "flops")
 FEWEST = 12  # images
@@ -32,7 +34,7 @@ SEARCH = 3  # one image in so many is for the search, the others for checking
 
 
 class Tuned(NamedTuple):
-    """What `tune` found: `apply_vtp(model, tuned.config)`, `tuned.report.print()`."""
+    """The result of `tune`: `apply_vtp(model, tuned.config)`, `tuned.report.print()`."""
 
     config: VTPConfig
     report: TuneReport
@@ -60,34 +62,36 @@ def tune(
 ) -> Tuned:
     """The VTPConfig that makes `model` fastest at a quality of at least `target`, from images without labels.
 
-    Quality is likeness to the unpruned model. Of a CLIP it is the mean cosine of image embeddings; of a model
-    that answers, the share of prompts whose greedy answer is the same, token by token.
+    Quality is similarity to the unpruned model: the mean cosine of a CLIP's image embeddings, or the share of
+    prompts to which a model gives the same greedy answer, token by token.
 
-    A third of the images is for the search: by method and place (a layer, several that share the reduction by
-    a schedule, behind the tower) it bisects the ratio, and leaves a place early if by FLOPs it cannot beat
-    the best so far. The rest guards against what fits those images only: of the finalists, from the safest
-    on, each must show on it that the lower bound of its mean quality is at or above the target, and the last
-    before the first that does not is returned. So with `confidence` the target holds for images of the same
-    kind. The bound is Student's t for a cosine, Clopper and Pearson's for an agreement. If nothing meets the
-    target, or nothing that does is faster than no pruning, `config.keep_ratio` is 1.0 and the report says so.
+    A third of the images is for the search: for each method and place (a layer, several that share the
+    reduction by a schedule, after the tower) it bisects the ratio, and abandons a place early if by FLOPs it
+    cannot beat the best so far. The other images guard against a config that fits the first ones only: each
+    finalist, from the safest on, must show on them that the lower bound of its mean quality is at or above
+    the target, and the last before the first that does not is returned. So with `confidence` the target holds
+    for images of the same kind. The bound is Student's t for a cosine, Clopper and Pearson's for an
+    agreement. If nothing meets the target, or nothing that does is faster than no pruning,
+    `config.keep_ratio` is 1.0 and the report says so.
 
-    The model is left as it was found, pruned or not, after errors and interrupts too. With `by="flops"` the
-    same `seed` gives the same config; else two that are about as fast may change places.
+    Afterwards the model is pruned as before, or not, after errors and interrupts too. With `by="flops"` the
+    same `seed` gives the same config; by throughput, two that are about as fast may change places.
 
     Args:
         images: PIL images, with the `processor` that the model's script has; or dicts as a processor returns
-            them, for a model that answers one dict for a prompt or a batch padded on the left; or of a CLIP a
-            tensor of pixel values [n, 3, height, width]. At least 12; a few hundred give narrow bounds.
+            them, for a model that answers one dict for a prompt or for a batch padded on the left; or for a
+            CLIP a tensor of pixel values [n, 3, height, width]. At least 12; a few hundred give narrow
+            bounds.
         target: in (0, 1).
-        questions: what to ask of PIL images, one text or one for each. It is put into the processor's chat
-            template, or is the whole prompt if it holds the image's placeholder.
+        questions: asked about PIL images, one text or one for each. A question is put into the processor's
+            chat template, or is the whole prompt if it holds the image's placeholder.
         max_new_tokens: of an answer.
-        methods, layers, schedules: what is tried. A layer is one of VTPConfig's: an int, a list of them,
+        methods, layers, schedules: the candidates. A layer is one of VTPConfig's: an int, a list of them,
             "output", or None for a method's own place; by default some of each. Schedules are "geometric"
             and "linear", and matter to lists of layers.
-        by: what is least in the end, time ("throughput": medians of `rounds` interleaved rounds after two
-            more to warm up, of one batch on this machine) or "flops", the same on every machine.
-        budget: how many configs the search may try; the finalists' safer neighbours come on top.
+        by: the cost to minimise, time ("throughput": medians of `rounds` interleaved rounds after two for
+            warming up, of one batch on this machine) or "flops", the same on every machine.
+        budget: how many configs the search may try; the finalists' safer neighbours are extra.
         batch_size: of PIL images and pixel values.
         fields: further fields of VTPConfig that all candidates have, such as `positions` or `min_keep`.
 
@@ -97,6 +101,8 @@ def tune(
     for name in ("scipy", "rich"):
         if importlib.util.find_spec(name) is None:
             raise ImportError(f'tune needs {name}; run pip install "hf-vtp[bench]"')
+    from .measurements import Measurements, in_eval_mode  # here: it imports the tools for FLOPs and timing
+
     _check_numbers(target, confidence, by, max_new_tokens, budget, batch_size, rounds)
     root = unwrap(model)
     with_prompt = reads_text(root)
@@ -114,27 +120,27 @@ def tune(
         in_eval_mode(root),
         tqdm(unit="batch", disable=not progress, leave=False) as bar,
     ):
-        lab = Lab(root, task, parts, bar, seed)
-        search = Search(lab, target, confidence, budget, SLACK if by == "throughput" else 0.0)
+        measurements = Measurements(root, task, parts, bar, seed)
+        search = Search(measurements, target, confidence, budget, SLACK if by == "throughput" else 0.0)
         search.run(candidates)
         finalists = list(search.finalists())
-        speed, cost, whole = None, lambda trial: trial.flops, search.whole
+        speed, cost, unpruned_cost = None, lambda trial: trial.flops, search.unpruned
         if by == "throughput" and finalists:
-            speed = _time(finalists, lab, rounds)
-            cost, whole = lambda trial: 1 / trial.per_second, 1 / speed
-        chosen = walk(front(finalists, cost, whole), lab, target, confidence)
-    config = chosen.config if chosen else base.replace(max_keep=None)  # which prunes at 1.0, too
+            speed = _time(finalists, measurements, rounds)
+            cost, unpruned_cost = lambda trial: 1 / trial.per_second, 1 / speed
+        chosen = walk(front(finalists, cost, unpruned_cost), measurements, target, confidence)
+    config = chosen.config if chosen else base.replace(max_keep=None)  # max_keep prunes at ratio 1.0, too
     report = TuneReport(
         quality=task.quality,
         target=target,
         confidence=confidence,
         by=by,
         seed=seed,
-        num_images=lab.num,
+        num_images=measurements.num,
         num_candidates=len(candidates),
-        budget_left=max(0, search.left),
-        whole_flops=search.whole,
-        whole_per_second=speed,
+        budget_left=max(0, search.budget),
+        unpruned_flops=search.unpruned,
+        unpruned_per_second=speed,
         environment=environment(root.device),
         trials=list(search.trials.values()),
     )
@@ -148,8 +154,8 @@ def _check_numbers(target, confidence, by, max_new_tokens, budget, batch_size, r
         raise ValueError(f"confidence must be a number from 0.5 on and below 1, not {confidence!r}")
     if by not in BY:
         raise ValueError(f"unknown by {by!r}; choose from {list(BY)}")
-    told = {"max_new_tokens": max_new_tokens, "budget": budget, "batch_size": batch_size, "rounds": rounds}
-    for name, value in told.items():
+    counts = {"max_new_tokens": max_new_tokens, "budget": budget, "batch_size": batch_size, "rounds": rounds}
+    for name, value in counts.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
@@ -167,7 +173,7 @@ def _check_number_of_prompts(num: int, target: float, confidence: float) -> None
 def _parts(
     items: list[Item], seed: int, processor: Callable | None, batch_size: int, with_prompt: bool
 ) -> dict[str, list[dict]]:
-    """The items shuffled by the seed, those for the search and those for checking, in batches."""
+    """The items, shuffled by the seed, for the search and for checking, in batches."""
     Random(seed).shuffle(items)
     cut = len(items) // SEARCH
     cuts = {"search": items[:cut], "check": items[cut:]} if cut else {}
@@ -180,10 +186,10 @@ def _parts(
     return parts
 
 
-def _time(trials: list[Trial], lab: Lab, rounds: int) -> float:
+def _time(trials: list[Trial], measurements: Measurements, rounds: int) -> float:
     """Measure every trial's `per_second`; returns that of the unpruned model."""
-    lab.bar.set_description("speed")
-    whole, *rest = lab.per_second([None, *(trial.config for trial in trials)], rounds)
-    for trial, per_second in zip(trials, rest, strict=True):
+    measurements.bar.set_description("speed")
+    speed, *others = measurements.per_second([None, *(trial.config for trial in trials)], rounds)
+    for trial, per_second in zip(trials, others, strict=True):
         trial.per_second = per_second
-    return whole
+    return speed

@@ -1,4 +1,4 @@
-"""Bounds of a mean that few images leave open; each is one-sided and holds with the confidence given."""
+"""Bounds of a mean over few images; each is one-sided and holds with the confidence given."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ def mean_bounds(values: Sequence[float], confidence: float, num: int) -> tuple[f
     from scipy import stats
 
     values = np.asarray(values, dtype=float)
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    half = float(stats.t.ppf(confidence, max(1, len(values) - 1)) * spread / sqrt(num))
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    half = float(stats.t.ppf(confidence, max(1, len(values) - 1)) * deviation / sqrt(num))
     return float(values.mean()) - half, min(1.0, float(values.mean()) + half)
 
 
 def share_bounds(values: Sequence[float], confidence: float, num: int) -> tuple[float, float]:
-    """Bounds of a share when of `num` trials as many succeed as of these (0 or 1 each), by Clopper and
-    Pearson."""
+    """Bounds of a share if `num` trials succeed as often as these (0 or 1 each), by Clopper and Pearson."""
     from scipy import stats
 
     hits = round(float(np.mean(values)) * num)

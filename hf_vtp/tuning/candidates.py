@@ -1,28 +1,25 @@
-"""What is tried: methods, the layers where tokens leave, and how several stages share the reduction."""
+"""The candidates that tune tries: methods, the layers where tokens leave, and schedules of several stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from ..config import OUTPUT, VTPConfig
+from ..config import VTPConfig
 from ..families.table import adapter_for, reads_text
 from ..methods.table import METHODS
 from ..model_config import num_layers
+from ..schedule import OUTPUT, SCHEDULES, shares
 
 METHODS_TRIED = ("vtp", "divprune", "tome")
 RATIOS = tuple(round(1 - 0.05 * step, 2) for step in range(1, 20))  # 0.95, 0.9 … 0.05
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "geometric": lambda ratio, part: ratio**part,  # every stage leaves the same share of what it gets
-    "linear": lambda ratio, part: 1 - (1 - ratio) * part,  # every stage takes away as many
-}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method at a place; its ratio is what the search looks for.
+    """A method at a place; the search finds its ratio.
 
     Attributes:
         layer: as in VTPConfig, a list as a tuple.
@@ -39,11 +36,10 @@ class Candidate:
         return hash((self.method, self.layer, self.schedule))
 
     def config(self, ratio: float) -> VTPConfig:
-        """What to apply; `ratio` is left after the last stage."""
+        """The config that keeps `ratio` of the tokens after the last stage."""
         ratios = ratio
         if self.schedule is not None:
-            n, share = len(self.layer), SCHEDULES[self.schedule]
-            ratios = [round(share(ratio, i / n), 4) for i in range(1, n)] + [ratio]
+            ratios = [round(share, 4) for share in shares(ratio, len(self.layer), self.schedule)]
         return self.base.replace(method=self.method, layer=self.layer, keep_ratio=ratios)
 
     def __str__(self) -> str:
@@ -62,7 +58,7 @@ def make_candidates(
     schedules: Sequence[str],
     base: VTPConfig,
 ) -> list[Candidate]:
-    """Every method at every place. Of places chosen here those that the model lacks are left out.
+    """Every method at every place. Default places that the model does not have are skipped.
 
     Raises ValueError or TypeError for what VTPConfig or the model's adapter refuses.
     """
@@ -78,7 +74,7 @@ def make_candidates(
     found = []
     for method in methods:
         own = METHODS[base.replace(method=method).method].layers
-        # a place of its own that is one layer, or behind the tower, is among the others anyhow
+        # a method's own place that is one layer, or after the tower, is among the others anyhow
         tried = [layer for layer in chosen if layer is not None or layers is not None or callable(own)]
         fit, refused = [], None
         for candidate in _at(method, tried, schedules, base):
@@ -104,7 +100,7 @@ def _at(method: str, layers: Sequence, schedules: Sequence[str], base: VTPConfig
 
 
 def default_layers(model: nn.Module, reads_text: bool) -> list:
-    """One stage early, at a quarter or in the middle; two or three; a method's own; behind the tower."""
+    """One stage early, at a quarter or in the middle; two or three; a method's own; after the tower."""
     depth = num_layers(model) or 1
     early, quarter, half, late = depth // 8, depth // 4, depth // 2, 3 * depth // 4
     layers = [early, quarter, half, (early, half), (quarter, half, late), None]

@@ -1,23 +1,27 @@
-"""Which of the finalists may be returned: tests on images that the search has not seen."""
+"""Which of the finalists may be returned: tests on images that the search did not use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .search import Trial
-from .trials import Lab
+
+if TYPE_CHECKING:
+    from .measurements import Measurements
 
 Cost = Callable[[Trial], float]
 
 
-def front(trials: Sequence[Trial], cost: Cost, whole: float) -> list[Trial]:
-    """Those below the cost of no pruning, `whole`, from the dearest, hence safest, to the cheapest.
+def front(trials: Sequence[Trial], cost: Cost, unpruned: float) -> list[Trial]:
+    """Trials below the cost of no pruning, `unpruned`, from the dearest, hence safest, to the cheapest.
 
-    One that another candidate beats, cheaper and no worse, is left out. Of one candidate all ratios stay:
-    that a lower one seemed as good on a few images says little, and the safer one is what to fall back on.
+    A trial that one of another candidate beats, cheaper and no worse, is excluded. All ratios of one
+    candidate stay: that a lower one seemed as good on a few images says little, and the safer one is the
+    fallback.
     """
-    cheaper = [trial for trial in trials if cost(trial) < whole]
-    kept = [
+    cheaper = [trial for trial in trials if cost(trial) < unpruned]
+    undominated = [
         one
         for one in cheaper
         if not any(
@@ -25,10 +29,12 @@ def front(trials: Sequence[Trial], cost: Cost, whole: float) -> list[Trial]:
             for other in cheaper
         )
     ]
-    return sorted(kept, key=cost, reverse=True)
+    return sorted(undominated, key=cost, reverse=True)
 
 
-def walk(trials: Sequence[Trial], lab: Lab, target: float, confidence: float) -> Trial | None:
+def walk(
+    trials: Sequence[Trial], measurements: Measurements, target: float, confidence: float
+) -> Trial | None:
     """The last trial of a front before the first that does not show the target on the images for checking.
 
     The order comes from the images of the search, and the walk ends where one fails: so the confidence holds
@@ -39,9 +45,9 @@ def walk(trials: Sequence[Trial], lab: Lab, target: float, confidence: float) ->
     easy = [i for i, trial in enumerate(trials) if 2 * trial.low - trial.mean >= target]
     chosen = None
     for trial in trials[max(easy, default=0) :]:
-        lab.bar.set_description(f"check of {trial.candidate} at {trial.ratio:g}")
-        values = lab.values(trial.config, "check")
-        low, high = lab.task.bounds(values, confidence, len(values))
+        measurements.bar.set_description(f"check of {trial.candidate} at {trial.ratio:g}")
+        values = measurements.values(trial.config, "check")
+        low, high = measurements.task.bounds(values, confidence, len(values))
         trial.checked = (sum(values) / len(values), low, high)
         if low < target:
             break

@@ -1,4 +1,4 @@
-"""What the caller has at hand, pictures or a model's inputs, as batches."""
+"""The caller's pictures, or a model's inputs, as batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..tools.bench.decode import as_rgb
+# the tools that make inputs are imported where they are used: `import hf_vtp.tuning` imports none
 
 QUESTION = "What is shown in this picture? Answer in one word."
 ALLOWED = (
@@ -20,7 +20,7 @@ ALLOWED = (
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to run: a picture, with a question where the model reads text, or inputs ready to be used."""
+    """One picture, with a question where the model reads text, or ready inputs."""
 
     image: Image.Image | None = None
     question: str | None = None
@@ -28,7 +28,9 @@ class Item:
 
 
 def make_items(images: object, questions: str | Sequence[str] | None, reads_text: bool) -> list[Item]:
-    """One item for each picture or dict, of a CLIP for each row of pixel values; see ALLOWED."""
+    """One item for each picture or dict, for each row of a CLIP's pixel values; see ALLOWED."""
+    from ..tools.bench.decode import as_rgb
+
     if isinstance(images, Mapping):
         images = [images]
     if isinstance(images, Tensor):
@@ -68,9 +70,9 @@ def _questions(questions: str | Sequence[str] | None, num: int, reads_text: bool
 
 
 def batches(items: list[Item], processor: Callable | None, size: int, reads_text: bool) -> list[dict]:
-    """The items in their order, `size` a batch; of a language model's inputs every dict is a batch.
+    """The items in their order, `size` a batch; every dict of a language model's inputs is one batch.
 
-    Raises ValueError for pictures without a processor, or where it makes no inputs of them.
+    Raises ValueError for pictures without a processor, or with one that makes no inputs of them.
     """
     if items[0].inputs is not None and reads_text:
         return [item.inputs for item in items]
@@ -84,7 +86,7 @@ def batches(items: list[Item], processor: Callable | None, size: int, reads_text
 
 
 def num_rows(batch: dict) -> int:
-    """How many images, of a language model's inputs how many prompts."""
+    """The number of images, or of prompts in a language model's inputs."""
     return len(batch["input_ids"] if "input_ids" in batch else batch["pixel_values"])
 
 
@@ -99,26 +101,22 @@ def _prompts(processor: Callable, part: list[Item]) -> dict[str, Tensor]:
             "a model that reads text needs its whole processor, as AutoProcessor loads it; or give dicts of "
             "inputs"
         )
-    made = processor(
-        images=[item.image for item in part],
-        text=[prompt(processor, item.question) for item in part],
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-    )
-    return {name: x for name, x in made.items() if isinstance(x, Tensor)}
+    from ..tools.prompts import text_inputs
+
+    texts = [prompt(processor, item.question) for item in part]
+    return text_inputs(processor, [item.image for item in part], texts)
 
 
 def prompt(processor, question: str) -> str:
-    """The question in the processor's chat template; as it stands where it holds the image's placeholder."""
-    token = getattr(processor, "image_token", None) or "<image>"
+    """The question in the processor's chat template; unchanged if it holds the image's placeholder."""
+    from ..tools.prompts import chat_template, chat_text, placeholder
+
+    token = placeholder(processor)
     if token in question:
         return question
-    if not getattr(processor, "chat_template", None):
+    if not chat_template(processor):
         raise ValueError(
             f"this processor has no chat template; give questions as whole prompts, with {token} where the "
             "image goes"
         )
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    turns = [{"role": "user", "content": content}]
-    return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return chat_text(processor, question)

@@ -1,4 +1,4 @@
-"""What tune tried and found, as a sentence, a table and JSON."""
+"""The report of tune, as a sentence, a table and JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..tools.bench.report import Column, number, print_table, write_json
 from .candidates import place
 from .search import Trial
 
@@ -21,10 +20,11 @@ class TuneReport:
     Attributes:
         quality: "cosine" or "agreement".
         num_images: images or prompts by part, "search" and "check".
-        num_candidates: methods at places. Those in no row could not beat the best by FLOPs, or came when the
+        num_candidates: methods at places. Those in no row could not beat the best by FLOPs, or came after the
             budget was spent.
-        budget_left: configs that the search might still have tried.
-        whole_flops, whole_per_second: of the unpruned model; FLOPs of a batch, images or prompts a second.
+        budget_left: the number of configs that the search might still have tried.
+        unpruned_flops, unpruned_per_second: of the unpruned model; FLOPs of a batch, images or prompts a
+            second.
         trials: see Trial.
     """
 
@@ -36,8 +36,8 @@ class TuneReport:
     num_images: dict[str, int]
     num_candidates: int
     budget_left: int
-    whole_flops: int
-    whole_per_second: float | None
+    unpruned_flops: int
+    unpruned_per_second: float | None
     environment: dict
     trials: Sequence[Trial]
 
@@ -53,7 +53,7 @@ class TuneReport:
 
     @property
     def summary(self) -> str:
-        """What was found, in one sentence."""
+        """The result in one sentence."""
         wanted = f"{self.quality} {self.target:g}"
         if not self.met:
             saves = "time" if self.by == "throughput" else "FLOPs"
@@ -62,9 +62,9 @@ class TuneReport:
                 f"{self.confidence:g}: keep_ratio is 1.0, no pruning. A lower target or more images may help."
             )
         trial = self.chosen
-        gain = f"{self.whole_flops / trial.flops:.2f} times fewer FLOPs"
+        gain = f"{self.unpruned_flops / trial.flops:.2f} times fewer FLOPs"
         if trial.per_second is not None:
-            gain = f"{trial.per_second / self.whole_per_second:.2f} times as fast, {gain}"
+            gain = f"{trial.per_second / self.unpruned_per_second:.2f} times as fast, {gain}"
         mean, low, _ = trial.checked
         return (
             f"{trial.candidate} at keep_ratio {trial.ratio:g}: {gain}; {self.quality} {mean:.4f} on "
@@ -85,43 +85,44 @@ class TuneReport:
             "schedule": trial.candidate.schedule,
             "keep_ratio": trial.ratio,
             "config": trial.config.to_dict(),
-            "flop_ratio": self.whole_flops / trial.flops,
+            "flop_ratio": self.unpruned_flops / trial.flops,
             "search": {"mean": trial.mean, "low": trial.low, "high": trial.high},
             "check": checked if trial.checked else None,
             "per_second": speed,
-            "speedup": None if speed is None else speed / self.whole_per_second,
+            "speedup": None if speed is None else speed / self.unpruned_per_second,
             "met": (trial.checked[1] if trial.checked else trial.low) >= self.target,
             "chosen": trial.chosen,
         }
 
     def to_dict(self) -> dict:
         """All of it as plain values."""
-        told = (
-            "quality",
-            "target",
-            "confidence",
-            "by",
-            "seed",
-            "num_images",
-            "num_candidates",
-            "budget_left",
-        )
-        whole = {"flops": self.whole_flops, "per_second": self.whole_per_second}
-        found = {"met": self.met, "summary": self.summary, **{name: getattr(self, name) for name in told}}
-        return {**found, "unpruned": whole, "environment": self.environment, "rows": self.rows()}
+        asked = ("quality", "target", "confidence", "by", "seed")
+        names = (*asked, "num_images", "num_candidates", "budget_left")
+        return {
+            "met": self.met,
+            "summary": self.summary,
+            **{name: getattr(self, name) for name in names},
+            "unpruned": {"flops": self.unpruned_flops, "per_second": self.unpruned_per_second},
+            "environment": self.environment,
+            "rows": self.rows(),
+        }
 
     def save(self, path: str | os.PathLike) -> None:
         """Write it as JSON."""
+        from ..tools.bench.report import write_json
+
         write_json(Path(path), self.to_dict())
 
     def print(self) -> None:
         """The table and the sentence on stdout."""
-        columns: tuple[Column, ...] = (
+        from ..tools.bench.report import print_table
+
+        columns = (
             ("method", lambda row: row["method"]),
             ("layer", lambda row: row["layer"]),
             ("schedule", lambda row: row["schedule"] or "-"),
             ("keep", lambda row: f"{row['keep_ratio']:g}"),
-            ("FLOP\nratio", number("flop_ratio", 2)),
+            ("FLOP\nratio", _number("flop_ratio", 2)),
             (f"{UNIT[self.quality]}\n/s", _number("per_second", 1)),
             ("speed-\nup", _number("speedup", 2)),
             (f"{self.quality}\nsearch", lambda row: _interval(row["search"])),
@@ -130,7 +131,7 @@ class TuneReport:
         )
         title = f"{self.quality} of at least {self.target:g}, by {self.by}"
         notes = [
-            f"Behind each mean its one-sided bounds at confidence {self.confidence:g}; a search's are those "
+            f"After each mean its one-sided bounds at confidence {self.confidence:g}; a search's are those "
             f"that as many as the {self.num_images['check']} {UNIT[self.quality]} for checking would give.",
             self.summary,
         ]

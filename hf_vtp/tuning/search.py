@@ -1,18 +1,21 @@
-"""Which configs are worth checking: bisection over the ratio of every candidate, losers left early."""
+"""Which configs are worth checking: bisection over the ratio of every candidate, losers abandoned early."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..config import VTPConfig
 from .candidates import RATIOS, Candidate
-from .trials import Lab
+
+if TYPE_CHECKING:
+    from .measurements import Measurements
 
 FINALISTS = 4  # candidates that are timed and checked
-SAFER = (0, 1, 2, 4, 8, 12)  # steps of RATIOS above the least ratio that did
-SLACK = 0.1  # how much more FLOPs than the best so far may still turn out faster
+SAFER = (0, 1, 2, 4, 8, 12)  # steps of RATIOS above the least ratio that met the target
+SLACK = 0.1  # a candidate with so much more FLOPs than the best may still be faster
 
 
 @dataclass
@@ -21,10 +24,10 @@ class Trial:
 
     Attributes:
         flops: of one batch.
-        mean, low, high: quality on the images of the search, and the bounds that as many images as are for
-            checking would give if they scatter as these.
-        per_second: images or prompts, None where it was not timed.
-        checked: mean, low and high on the images for checking, None where it did not come to that.
+        mean, low, high: quality on the images of the search, and the bounds that all images for checking
+            would give if they scatter as these.
+        per_second: images or prompts, None for a trial that was not timed.
+        checked: mean, low and high on the images for checking, None for a trial that was not checked.
     """
 
     candidate: Candidate
@@ -40,21 +43,28 @@ class Trial:
 
 
 class Search:
-    """Tries candidates in their order; `left` evaluations remain, after which nothing counts as good."""
+    """Tries candidates in their order; once the budget of evaluations is spent, no new one counts as good.
 
-    def __init__(self, lab: Lab, target: float, confidence: float, budget: int, slack: float):
-        self.lab, self.target, self.confidence = lab, target, confidence
-        self.left, self.slack = budget, slack
+    Attributes:
+        unpruned, best: FLOPs of the unpruned model, and of the cheapest trial that met the target.
+        least: the place in RATIOS of the least ratio that met the target, by candidate.
+    """
+
+    def __init__(
+        self, measurements: Measurements, target: float, confidence: float, budget: int, slack: float
+    ):
+        self.measurements, self.target, self.confidence = measurements, target, confidence
+        self.budget, self.slack = budget, slack
         self.trials: dict[tuple[Candidate, float], Trial] = {}
         self.work: dict[tuple[Candidate, float], int] = {}
-        self.whole = self.best = lab.flops(None)
-        self.least: dict[Candidate, int] = {}  # place in RATIOS of the least ratio that met the target
+        self.unpruned = self.best = measurements.flops(None)
+        self.least: dict[Candidate, int] = {}
 
     def run(self, candidates: Sequence[Candidate]) -> None:
-        """A candidate that costs as much as the best already where it barely prunes is not tried further."""
+        """Find the least good ratio of every candidate, but of none that can only cost more than the best."""
         for number, candidate in enumerate(candidates, start=1):
-            self.lab.bar.set_description(f"candidate {number} of {len(candidates)}, {candidate}")
-            steps, limit = range(len(RATIOS)), -min(self.whole, self.best * (1 + self.slack))
+            self.measurements.bar.set_description(f"candidate {number} of {len(candidates)}, {candidate}")
+            steps, limit = range(len(RATIOS)), -min(self.unpruned, self.best * (1 + self.slack))
             # first ratio that costs less than the best so far: if it is not good, no smaller one is
             first = bisect_right(steps, limit, key=lambda i, c=candidate: -self.flops(c, i))
             if first == len(RATIOS) or not self.good(candidate, first):
@@ -64,7 +74,7 @@ class Search:
             self.best = min(self.best, self.flops(candidate, bad - 1))
 
     def finalists(self) -> Iterator[Trial]:
-        """The cheapest candidates at the least ratio that did, and at some safer ones."""
+        """The cheapest candidates at the least ratio that met the target, and at some safer ones."""
         cost = {candidate: self.flops(candidate, step) for candidate, step in self.least.items()}
         cheap = [c for c in sorted(cost, key=cost.get) if cost[c] <= self.best * (1 + self.slack)]
         for candidate in cheap[:FINALISTS]:
@@ -72,8 +82,8 @@ class Search:
             yield from (self.trial(candidate, step) for step in steps if step >= 0)
 
     def good(self, candidate: Candidate, step: int) -> bool:
-        """Whether as many images as are for checking would show that the target is met."""
-        if (candidate, RATIOS[step]) not in self.trials and self.left <= 0:
+        """Whether all the images for checking would show that the target is met."""
+        if (candidate, RATIOS[step]) not in self.trials and self.budget <= 0:
             return False
         return self.trial(candidate, step).low >= self.target
 
@@ -81,10 +91,11 @@ class Search:
         """A candidate at a ratio; tried once."""
         key = candidate, RATIOS[step]
         if key not in self.trials:
-            self.left -= 1
+            self.budget -= 1
             config, flops = candidate.config(RATIOS[step]), self.flops(candidate, step)
-            values = self.lab.values(config, "search")
-            low, high = self.lab.task.bounds(values, self.confidence, self.lab.num["check"])
+            values = self.measurements.values(config, "search")
+            bounds = self.measurements.task.bounds
+            low, high = bounds(values, self.confidence, self.measurements.num["check"])
             mean = sum(values) / len(values)
             self.trials[key] = Trial(*key, config, flops, mean, low, high)
         return self.trials[key]
@@ -92,5 +103,5 @@ class Search:
     def flops(self, candidate: Candidate, step: int) -> int:
         key = candidate, RATIOS[step]
         if key not in self.work:
-            self.work[key] = self.lab.flops(candidate.config(RATIOS[step]))
+            self.work[key] = self.measurements.flops(candidate.config(RATIOS[step]))
         return self.work[key]

@@ -1,11 +1,10 @@
-"""What is held against the unpruned model: image embeddings, or greedy answers."""
+"""The outputs that are compared with the unpruned model's: image embeddings, or greedy answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
@@ -15,7 +14,7 @@ READ = ("image_embeds", "pooler_output", "logits")  # the first that an output h
 
 
 class Embeddings:
-    """The cosine of an image's embedding (of a classifier: its logits) with that of the unpruned model."""
+    """The cosine of an image's embedding, or a classifier's logits, with that of the unpruned model."""
 
     quality: ClassVar[str] = "cosine"
     bounds: ClassVar[Bounds] = staticmethod(mean_bounds)
@@ -26,17 +25,17 @@ class Embeddings:
     def run(self, batch: dict[str, Tensor]) -> Sequence:
         """Embeddings [B, D] in float32 on the CPU, of the model as it is now."""
         output = getattr(self.model, "get_image_features", self.model)(pixel_values=batch["pixel_values"])
-        (found, *_) = [output[name] for name in READ if output.get(name) is not None]
-        return found.float().cpu()
+        (embeddings, *_) = [output[name] for name in READ if output.get(name) is not None]
+        return embeddings.float().cpu()
 
-    first = run  # what FLOPs are counted of
+    first = run  # FLOPs are counted of this
 
-    def compare(self, found: Tensor, whole: Tensor) -> list[float]:
-        return cosine_similarity(found, whole, dim=-1).tolist()
+    def compare(self, pruned: Tensor, unpruned: Tensor) -> list[float]:
+        return cosine_similarity(pruned, unpruned, dim=-1).tolist()
 
 
 class Answers:
-    """Whether the greedy answer to a prompt is that of the unpruned model, token by token: 1 or 0."""
+    """Whether the greedy answer to a prompt equals the unpruned model's, token by token: 1 or 0."""
 
     quality: ClassVar[str] = "agreement"
     bounds: ClassVar[Bounds] = staticmethod(share_bounds)
@@ -52,22 +51,14 @@ class Answers:
 
     def run(self, batch: dict[str, Tensor], new_tokens: int | None = None) -> Sequence:
         """The new tokens of every row, without its end and padding."""
-        told = {"max_new_tokens": new_tokens or self.max_new_tokens, "do_sample": False, "num_beams": 1}
-        output = self.model.generate(**batch, **told, pad_token_id=self.pad)
+        kwargs = {"max_new_tokens": new_tokens or self.max_new_tokens, "do_sample": False, "num_beams": 1}
+        output = self.model.generate(**batch, **kwargs, pad_token_id=self.pad)
         rows = output[:, batch["input_ids"].shape[1] :].tolist()
         return [[token for token in row if token not in self.silent] for row in rows]
 
     def first(self, batch: dict[str, Tensor]) -> Sequence:
-        """One token: what is behind it costs the same however long the answer."""
+        """One token: decoding costs about the same with and without pruning."""
         return self.run(batch, 1)
 
-    def compare(self, found: Sequence, whole: Sequence) -> list[float]:
-        return [float(said == right) for said, right in zip(found, whole, strict=True)]
-
-
-def on_device(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch where the model is, numbers with a fraction in its dtype."""
-    return {
-        name: x.to(model.device, model.dtype if torch.is_floating_point(x) else None)
-        for name, x in batch.items()
-    }
+    def compare(self, pruned: Sequence, unpruned: Sequence) -> list[float]:
+        return [float(one == other) for one, other in zip(pruned, unpruned, strict=True)]

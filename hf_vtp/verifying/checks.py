@@ -5,13 +5,24 @@ from __future__ import annotations
 import torch
 
 from .. import apply as patch
+from .condensed import spread
 from .differences import Difference, between, largest
+from .encodings import Encoding
 from .footprint import Footprint
-from .full_prompt import compared, full_mask, full_prompt, generate_positions, greedy, greedy_by_hand, shown
+from .full_prompt import (
+    compared,
+    full_mask,
+    full_prompt,
+    generate_positions,
+    greedy,
+    greedy_by_hand,
+    short_prompt,
+    shown,
+)
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
-from .tower_runs import full_features, full_outputs
+from .tower_runs import full_encodings, full_outputs
 
 LOGITS = 1 << 24  # numbers of logits that are there at once
 
@@ -72,12 +83,13 @@ def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
     _refuse_counted(case)
     with full_prompt(case, case.positions) as reference:
-        seen, alive = case.look(reference).outputs, reference["attention_mask"]
+        seen, alive = case.look(short_prompt(case, reference)).outputs, reference["attention_mask"]
     if case.decodes:
         return Outcome(
             alike(case.pruned.outputs, seen), case.bounds.over(case.prompt_noise), detail=_kept(case)
         )
-    expected = shown(seen["hidden states"], alive)
+    states = spread(seen["hidden states"], alive) if case.recurrent else seen["hidden states"]
+    expected = shown(states, alive)
     text = compared(case)  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
     apart = between(found, wanted)
@@ -106,7 +118,7 @@ def generate(case: Measured) -> Outcome:
     positions = case.positions if case.decodes else generate_positions(case)
     with full_prompt(case, positions) as reference:
         write = greedy if case.decodes else greedy_by_hand
-        expected, expected_logits = write(case, reference, new)
+        expected, expected_logits = write(case, short_prompt(case, reference), new)
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
     expected, prompt = expected[:, -new:], ids[:, :0] if case.decodes else ids
@@ -154,7 +166,9 @@ def _tower_at_full_length(case: Measured) -> Outcome:
     kept, found = case.kept(case.pruned), case.kept_features(case.pruned)
     apart = Difference()
     if case.prompted:
-        full = full_features(case, case.pruned)
+        encodings = full_encodings(case, case.pruned)
+        full = [rows for encoding in encodings for rows in encoding.features]
+        apart = _deepstack(case, encodings)
     else:
         seen = full_outputs(case, case.pruned)
         full, outputs = list(seen.last_layer), case.pruned.outputs
@@ -166,6 +180,19 @@ def _tower_at_full_length(case: Measured) -> Outcome:
         found, (rows[keep.to(rows.device)] for rows, keep in zip(full, kept, strict=True)), strict=True
     )
     return Outcome(apart | largest(pairs), case.bounds.over(case.tower_noise), detail=_kept(case))
+
+
+def _deepstack(case: Measured, full: list[Encoding]) -> Difference:
+    """Of what DeepStack adds to the columns of kept tokens."""
+    apart, kept = Difference(), iter(case.kept(case.pruned))
+    for whole, encoding in zip(full, case.pruned.encodings, strict=True):
+        rows, start = [], 0
+        for features in encoding.features:
+            rows.append(next(kept) + start)
+            start += len(features)
+        rows = torch.cat(rows)
+        apart = apart | largest((a[rows], b[rows]) for a, b in zip(encoding.deep, whole.deep, strict=True))
+    return apart
 
 
 def _kept(case: Measured) -> str:

@@ -16,9 +16,9 @@ from transformers import GenerationConfig
 from ..names import cache_in, cache_name
 from ..prompts.encoders import in_form
 from .case import Case, before
+from .condensed import condensed
+from .deepstack import NEVER_SEEN, deepstack
 from .outcome import NotApplicable
-
-NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
 
 
 def full_mask(case: Case) -> Tensor:
@@ -75,7 +75,7 @@ def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
     columns = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
     if case.decodes:
         columns.pop("position_ids")  # an encoder counts columns
-    with holding(case, features) as prompt:
+    with holding(case, features) as prompt, deepstack(case, case.pruned):
         yield {**prompt, **columns}
 
 
@@ -92,7 +92,7 @@ def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
         start += len(rows)
         parts[encoding.pixels] = encoding, torch.cat(rows)
     ids, inner = case.inputs["input_ids"], case.inner
-    if not case.adapter.serves:
+    if not case.adapter.serves or case.recurrent:
         embeds = embedded(case)
         for encoding, rows in parts.values():
             where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
@@ -122,7 +122,7 @@ def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
 def forward_positions(case: Case) -> Tensor:
     """The positions that the unpruned model's forward gives to the full prompt, [..., B, n]."""
     seen: list = []
-    with before(case.adapter.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
+    with before(case.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
     positions = torch.arange(ids.shape[1], device=ids.device)[None] if None in (seen or [None]) else seen[0]
@@ -194,6 +194,11 @@ def placeholder_ids(case: Case) -> list[int]:
     return [i for i in ids if i < case.model.config.get_text_config().vocab_size]
 
 
+def short_prompt(case: Case, full: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a full prompt must agree with: itself, or where masked columns leave traces, without them."""
+    return condensed(full) if case.recurrent else full
+
+
 def shown(x: Tensor, alive: Tensor) -> Tensor:
     """Rows of the full prompt [B, n, D] as a caller sees them: dropped ones repeat the last kept before."""
     columns = torch.arange(alive.shape[1], device=x.device)
@@ -207,9 +212,10 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
 
     Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
     """
-    pad = 0 if case.decodes else pad  # an encoder would count them
+    # an encoder would count them; up to 5.12 layers with a running state take no mask of a single row
+    pad = 0 if case.decodes or case.recurrent else pad
     columns = {"attention_mask": full_mask(case), "position_ids": positions, **other_columns(case)}
-    with holding(case, features) as prompt:
+    with holding(case, features) as prompt, deepstack(case, case.baseline):
         ends = {name: (0, 0) if name == "inputs_embeds" else () for name in ("inputs_embeds", "input_ids")}
         texts = {name: (*end, pad, 0) for name, end in ends.items() if name in prompt}
         widened = {**prompt, **{k: torch.nn.functional.pad(prompt[k], by) for k, by in texts.items()}}

@@ -19,7 +19,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..stats import StageStats
 from ..towers.cells import patches_of_cells
 from ..towers.joined import JoinedTower
-from ..towers.packed import PackedTower
 from ..towers.plain import PlainTower
 from ..towers.rows import find
 from ..towers.tower import Tower
@@ -250,71 +249,14 @@ def taking_masks(attention: nn.Module) -> Iterator[None]:
         attention.config = native
 
 
-class FullPacked(FullTower):
-    """Patches of all images in one sequence, in the order of windows; this attention has no mask.
-
-    Its output is worked out here, window by window or frame by frame.
-    """
-
-    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
-        grid = args[1] if len(args) > 1 else kwargs["grid_thw"]
-        module = self.tower.module
-        merge = module.spatial_merge_size
-        counts = (grid.prod(dim=-1) // merge**2).tolist()
-        slot = torch.arange(sum(counts), device=grid.device)  # of each unit in raster order
-        if hasattr(module, "window_size"):
-            from transformers.vision_utils import get_vision_window_index
-
-            order, _ = get_vision_window_index(grid, merge, module.window_size, module.patch_size)
-            slot = torch.argsort(order.to(grid.device))
-        rows = slot[:, None] * merge**2 + torch.arange(merge**2, device=grid.device)  # [units, M]
-        return list(rows.split(counts)), rows.numel()
-
-    @contextmanager
-    def blind(self, layer: nn.Module) -> Iterator[None]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            names = ("hidden_states", "cu_seqlens", "position_embeddings")
-            told = {**dict(zip(names, args, strict=False)), **kwargs}
-            return self.attention(module, *(told[name] for name in names))
-
-        handle = layer.attn.register_forward_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def attention(self, module: nn.Module, states: Tensor, cu_seqlens: Tensor, rope: tuple) -> Tensor:
-        """The output of a block's attention, [rows, D], in which only living keys are seen."""
-        heads = module.num_heads
-        query, key, value = module.qkv(states).unflatten(-1, (3, heads, -1)).unbind(1)  # [rows, H, d]
-        query, key = (rotate(x, *rope).to(value.dtype) for x in (query, key))
-        mixed, alive = torch.zeros_like(value), self.alive.to(states.device)
-        ends = cu_seqlens.tolist()
-        for start, stop in zip(ends, ends[1:], strict=False):
-            seen = alive[start:stop]
-            if not seen.any():
-                continue  # all of them left: whatever they become is read by nobody
-            # the living keys alone are what a mask would leave of all, without a mask of L × L numbers
-            q, k, v = query[start:stop], key[start:stop][seen], value[start:stop][seen]
-            q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, H, L or living, d]
-            mixed[start:stop] = scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
-        return module.proj(mixed.flatten(1))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` [rows, H, d] turned by its rotary positions, in float32."""
-    x, cos, sin = x.float(), cos.float().unsqueeze(1), sin.float().unsqueeze(1)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-FULL: dict[type[Tower], type[FullTower]] = {
+FULL: dict[type[Tower], type[FullTower]] = {  # the packed one adds itself
     JoinedTower: FullJoined,
     PlainTower: FullPlain,
-    PackedTower: FullPacked,
 }
 
 
 def full_tower(tower: Tower) -> type[FullTower] | None:
     """The reference for a tower, None where there is none."""
+    from . import full_packed  # noqa: F401
+
     return next((FULL[kind] for kind in type(tower).__mro__ if kind in FULL), None)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..families.placeholder import features_of
 from ..stats import PER_IMAGE, StageStats, VTPStats
 from .case import Case, Seen, after
+from .encodings import Encoding, recording
 from .full_tower import full_tower
 
 
@@ -19,15 +19,20 @@ def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
 
     Without `pruned` nothing is masked: the same work as the unpruned tower's, done the other way.
     """
-    features, first = [], 0
+    return [rows for encoding in full_encodings(case, pruned) for rows in encoding.features]
+
+
+def full_encodings(case: Case, pruned: Seen | None) -> list[Encoding]:
+    """The same as calls of the model's encoders."""
+    found, first = [], 0
     for run, encoding in enumerate(case.baseline.encodings):
         count = 0 if pruned is None else pruned.num_images[run]
         images = range(first, first + count)
         first = images.stop
-        encode = getattr(case.inner, encoding.encoder)
-        with masking(case, pruned, run, images):
-            features += features_of(encode(*encoding.args, **encoding.kwargs))
-    return features
+        with masking(case, pruned, run, images), recording(case.adapter, case.inputs, []) as calls:
+            getattr(case.inner, encoding.encoder)(*encoding.args, **encoding.kwargs)
+        found += calls
+    return found
 
 
 def full_outputs(case: Case, pruned: Seen | None) -> Seen:

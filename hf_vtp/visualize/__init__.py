@@ -2,6 +2,6 @@
 
 from .contact import contact_sheet
 from .kept import draw_kept
-from .preview import Eyes, load_eyes, see
+from .preview import preview
 
-__all__ = ["Eyes", "contact_sheet", "draw_kept", "load_eyes", "see"]
+__all__ = ["contact_sheet", "draw_kept", "preview"]

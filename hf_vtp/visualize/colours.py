@@ -1,4 +1,4 @@
-"""Colours that differ in lightness as well as in hue, for eyes that do not tell all hues apart."""
+"""Colours that differ in lightness as well as in hue, for readers who do not tell all hues apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 3
 
 
 def group_colours(number: int) -> list[Colour]:
-    """So many colours, no two of them the same."""
+    """`number` colours, no two of them the same."""
     found = dict.fromkeys(FIRST)
     for i in count():
         if len(found) >= number:

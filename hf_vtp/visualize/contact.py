@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 from ..apply import vtp, vtp_stats
-from ..tools.bench.decode import upright_rgb
 from . import layout
 from .kept import draw_kept
-from .preview import Eyes, reading_text, see
+from .preview import answers, preview, reading_text
 
 MOST_CELLS = 1000
 LETTERS = 15  # pixels
@@ -32,8 +31,8 @@ def contact_sheet(
 ) -> Image.Image:
     """A sheet with one row per image and method, one column per ratio, and the image itself in front.
 
-    The model runs once for each picture on the sheet and is afterwards pruned, or not, as it was before. Of
-    several stages the last is shown.
+    The model runs once for each picture on the sheet, and is pruned afterwards as it was before. The last of
+    several stages is shown.
 
     Args:
         model: any model that can be pruned.
@@ -47,6 +46,8 @@ def contact_sheet(
     Raises ValueError for what VTPConfig refuses, for no images, methods or ratios, and for too many or too
     large ones; TypeError where one is given instead of a list.
     """
+    from ..tools.bench.decode import upright_rgb  # here: importing hf_vtp.visualize imports none of the tools
+
     for name, given in (("images", images), ("methods", methods), ("keep_ratios", keep_ratios)):
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(f"{name} must be a list, not {type(given).__name__}")
@@ -60,35 +61,42 @@ def contact_sheet(
     if cells * panel**2 > layout.LARGEST_SHEET:
         most = math.isqrt(layout.LARGEST_SHEET // cells)
         raise ValueError(f"panel must be at most {most} pixels on a sheet of {cells} pictures, not {panel}")
-    eyes = Eyes(
-        model,
-        getattr(processor, "image_processor", processor),
-        tokenizer or getattr(processor, "tokenizer", None),
-    )
-    if text is not None and eyes.tokenizer is None:
+    if text is not None and tokenizer is None and not hasattr(processor, "tokenizer"):
         raise ValueError("text needs the model's tokenizer; give tokenizer= or a processor that has one")
-    if eyes.answers and not text and (asking := reading_text(methods)):
+    if answers(model) and not text and (asking := reading_text(methods)):
         raise ValueError(f"{asking[0]} compares image tokens with a question; give one as text")
+    processor = _with_tokenizer(model, processor, tokenizer if text is not None and answers(model) else None)
     margin = max(layout.font(LETTERS).getlength(method) for method in methods)
     blocks = [
-        _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, int(margin) + 6)
+        _block(model, processor, image, methods, keep_ratios, layer, heat_map, text, panel, int(margin) + 6)
         for image in map(upright_rgb, images)
     ]
     return layout.framed(layout.stack(blocks, gap=2 * layout.GAP))
 
 
-def _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, margin) -> Image.Image:
+def _with_tokenizer(model, processor, tokenizer):
+    """The processor with that tokenizer, None: as it is."""
+    if tokenizer is None:
+        return processor
+    from ..tools.processors import assemble
+
+    return assemble(model.config, getattr(processor, "image_processor", processor), tokenizer)
+
+
+def _block(
+    model, processor, image, methods, keep_ratios, layer, heat_map, text, panel, margin
+) -> Image.Image:
     """The rows of one image (RGB, upright)."""
     rows, plain = [], thumbnail(image, panel)
     for i, method in enumerate(methods):
         drawn = []
         for ratio in keep_ratios:
-            with vtp(eyes.model, method=method, keep_ratio=ratio, layer=layer):
-                see(eyes, image, text)
-                stats = vtp_stats(eyes.model)
+            with vtp(model, method=method, keep_ratio=ratio, layer=layer):
+                preview(model, processor, image, text)
+                stats = vtp_stats(model)
             stage = 0 if heat_map else -1
-            told = dict(stage=stage, heat_map=heat_map, labels=False)
-            picture = thumbnail(draw_kept(image, stats, eyes.image_processor, **told), panel)
+            kept = draw_kept(image, stats, processor, stage=stage, heat_map=heat_map, labels=False)
+            picture = thumbnail(kept, panel)
             count = f"keep {ratio:g}: {stats.num_kept[0]} of {stats.num_tokens[0]}"
             drawn.append(layout.titled(picture, count, LETTERS))
         first = plain if i == 0 else Image.new("RGB", plain.size, layout.PAPER)
@@ -97,7 +105,7 @@ def _block(eyes, image, methods, keep_ratios, layer, heat_map, text, panel, marg
 
 
 def _side(method: str, height: int, width: int) -> Image.Image:
-    """The method's name, to stand at the left of its row."""
+    """The method's name, for the left of its row."""
     strip = Image.new("RGB", (width, height), layout.PAPER)
     name = layout.label(method, width, LETTERS)
     strip.paste(name, (0, (height - name.height) // 2))

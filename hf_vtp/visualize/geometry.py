@@ -1,4 +1,4 @@
-"""Which part of a picture the tokens cover, by what its image processor did to it."""
+"""The part of a picture that tokens cover, worked out from the steps of its image processor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 
 
 def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -> Box:
-    """The box that the token grid is spread over; it reaches beyond the picture where that was padded.
+    """The box that the token grid covers; it reaches beyond a picture that was padded.
 
     Args:
         size: width and height of the picture in pixels, as the processor got it.
@@ -14,7 +14,8 @@ def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -
         processor: the image processor, or a processor that has one; None where tokens cover the whole
             picture, as Qwen's do.
 
-    Raises ValueError where that cannot be so, and for a processor whose steps are not known.
+    Raises ValueError for None where tokens cannot cover the whole picture, and for a processor whose steps
+    are not known.
     """
     if processor is None:
         _refuse_other_shape(size, grid)
@@ -45,7 +46,7 @@ def covered(size: tuple[int, int], grid: tuple[int, int, int], processor=None) -
 
 
 def has_frames(processor) -> bool:
-    """Whether what this (image) processor makes may be a video: only Qwen's is."""
+    """Whether this (image) processor's output has a frame axis, as Qwen's has for videos."""
     return bool(getattr(getattr(processor, "image_processor", processor), "merge_size", None))
 
 
@@ -58,10 +59,8 @@ def _resized(width: int, height: int, processor) -> tuple[int, int]:
     if edges["height"] and edges["width"]:
         return edges["width"], edges["height"]
     if edges["shortest_edge"] and not edges["longest_edge"]:
-        short, long = (
-            edges["shortest_edge"],
-            int(edges["shortest_edge"] * max(width, height) / min(width, height)),
-        )
+        short = edges["shortest_edge"]
+        long = int(short * max(width, height) / min(width, height))
         return (short, long) if width <= height else (long, short)
     raise ValueError(
         f"{type(processor).__name__} resizes to {processor.size}, which is not known; choose a size of "
@@ -74,7 +73,7 @@ def _edge(size, name: str) -> int | None:
 
 
 def _refuse_other_shape(size: tuple[int, int], grid: tuple[int, int, int]) -> None:
-    """Tokens that cover the whole picture are about square, but for the rounding of their numbers."""
+    """Raise ValueError unless the tokens would be about square, as those of a whole picture are."""
     (width, height), (_, rows, columns) = size, grid
     if abs(rows - columns * height / width) > max(1.0, height / width):
         raise ValueError(

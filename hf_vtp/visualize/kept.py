@@ -1,4 +1,4 @@
-"""draw_kept: the user's own picture with what pruning left of it."""
+"""draw_kept: the user's own picture with the patches that pruning kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from PIL import Image, ImageOps
 
 from ..stats import VTPStats
-from ..tools.bench.decode import as_rgb, refuse_empty
 from . import layout
 from .geometry import covered, has_frames
 from .paint import paint
@@ -33,26 +32,26 @@ def draw_kept(
     """The picture with dropped patches dimmed, kept ones clear, absorbed groups outlined; a new RGB image.
 
     A group has one colour: the token that stands for it is clear with a filled corner, those it absorbed are
-    half dimmed, and the line around all of them has that colour. What the processor cropped away is pale and
-    hatched; tokens on its padding lie outside the picture.
+    half dimmed, and the line around all of them has that colour. The part that the processor cropped away is
+    pale and hatched; tokens on its padding lie outside the picture.
 
     Args:
         image: the picture that was given to the processor, of any mode; it is shown at its own size and,
-            where its EXIF says so, turned. For a video the list of its frames, of which the first of every
-            group is shown.
+            where its EXIF says so, turned. For a video it is the list of its frames, and the first frame of
+            every group is shown.
         stats: `vtp_stats(model)` of the forward that saw it.
-        processor: the image processor, or a processor that has one, whose padding and cropping is undone;
+        processor: the image processor, or a processor that has one, whose padding and cropping are undone;
             not needed where tokens cover the whole picture, as Qwen2.5-VL's do.
         image_index: which image of that forward it is; videos come after images.
         stage: only this stage, from 0; -1 is the last. None draws one panel for each.
-        heat_map: show the stage's scores, dark to bright, with what it kept outlined in white.
+        heat_map: show the stage's scores, dark to bright, with the kept tokens outlined in white.
         labels: a line of text over each panel; None writes one where there are several, or a heat map.
             Without it a single picture comes back at its own size.
-        scale: pictures are drawn so many times as large, for small ones.
+        scale: how many times as large to draw a picture, for small ones.
 
-    Raises ValueError for an image, a stage or a scale that there is not, for more pictures than were seen at
-    that place or one without pixels, for a heat map of NaN, and where the processor is needed; TypeError for
-    what is no picture or no VTPStats.
+    Raises ValueError for an image, a stage or a scale that does not exist, for more pictures than the forward
+    saw at that place or one without pixels, for a heat map of NaN, and where the processor is needed;
+    TypeError for what is no picture or no VTPStats.
     """
     if not isinstance(stats, VTPStats):
         raise TypeError(f"stats must be what vtp_stats(model) returns, not {type(stats).__name__}")
@@ -88,7 +87,7 @@ def draw_kept(
 
 
 def describe(view: View, heat_map: bool = False) -> str:
-    """A stage in one line: its layer and what it left, of a heat map also the range of the scores."""
+    """A stage in one line: its layer and the tokens kept, with a heat map also the range of the scores."""
     text = f"after layer {view.layer}: {view.num_kept} of {view.num_tokens} tokens"
     if heat_map and view.scores is not None:
         known = view.scores[~(view.scores != view.scores)]
@@ -98,6 +97,8 @@ def describe(view: View, heat_map: bool = False) -> str:
 
 def _frames(image: Image.Image | Sequence[Image.Image], groups: int, processor) -> list[Image.Image]:
     """The first frame of each group of frames; a picture is a single one."""
+    from ..tools.bench.decode import refuse_empty
+
     several = isinstance(image, Iterable) and not isinstance(image, Image.Image)
     frames = list(image) if several else [image]
     if not all(isinstance(frame, Image.Image) for frame in frames):
@@ -122,6 +123,8 @@ def _frames(image: Image.Image | Sequence[Image.Image], groups: int, processor) 
 def _panel(
     image: Image.Image, view: View, frame: int, processor, scale: float, heat_map: bool
 ) -> Image.Image:
+    from ..tools.bench.decode import as_rgb
+
     # Processors see the stored raster, whatever EXIF says of it: drawn first, turned afterwards.
     picture = as_rgb(image)
     box = covered(picture.size, view.owner.shape, processor)
@@ -139,5 +142,5 @@ def _area(frames: list[Image.Image]) -> int:
 
 
 def _letters(width: int) -> int:
-    """Pixels of a label's letters over a panel of that width."""
+    """Height in pixels of a label's letters over a panel of that width."""
     return min(40, max(12, width // 28))

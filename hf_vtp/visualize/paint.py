@@ -10,20 +10,20 @@ from .geometry import Box
 from .views import View
 
 DARK = (58, 60, 70)  # what dropped patches fade to
-DROPPED, ABSORBED, OUTSIDE = 0.76, 0.45, 0.55  # how far
+DROPPED_DIM, ABSORBED_DIM, OUTSIDE_DIM = 0.76, 0.45, 0.55  # shares of the way to DARK, or to white
 HATCH = (150, 152, 158)
 HEAT = 0.72  # share of the heat map's colour over the picture
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))  # rows and columns to the left, right, upper and lower neighbour
 
 
 def paint(picture: Image.Image, view: View, frame: int, box: Box, heat_map: bool) -> Image.Image:
-    """`picture` (RGB) as `view` left it in that frame; `box` is where its tokens are."""
+    """One frame of `picture` (RGB) with the view drawn on it; `box` is the part that its tokens cover."""
     cells = Cells(picture.size, view.owner.shape[1:], box)
     owner, kept = view.owner[frame], view.kept[frame]
     if heat_map and view.scores is not None:
         panel = _heated(picture, view, frame, cells)
     else:
-        amount = np.where(kept, 0.0, np.where(owner >= 0, ABSORBED, DROPPED))
+        amount = np.where(kept, 0.0, np.where(owner >= 0, ABSORBED_DIM, DROPPED_DIM))
         panel = Image.composite(_faded(picture), picture, cells.mask(amount))
         colours = group_colours(view.num_kept)
         for group in np.flatnonzero(view.absorbing):
@@ -33,10 +33,10 @@ def paint(picture: Image.Image, view: View, frame: int, box: Box, heat_map: bool
 
 
 class Cells:
-    """Where each token of a frame is in the picture, in whole pixels.
+    """The place of each token of a frame in the picture, in whole pixels.
 
     Attributes:
-        xs, ys: int [columns + 1] and [rows + 1], the edges between tokens, cut at the picture's own.
+        xs, ys: int [columns + 1] and [rows + 1], the edges between tokens, clipped to the picture.
         line: width of an outline in pixels.
     """
 
@@ -50,21 +50,21 @@ class Cells:
     def mask(self, amount: np.ndarray) -> Image.Image:
         """8-bit mask of the picture's size out of shares [rows, columns] between 0 and 1; 0 outside."""
         levels = (255 * amount).round().astype(np.uint8)
-        return self.spread(levels, 0)
+        return self.fill(levels, 0)
 
-    def spread(self, levels: np.ndarray, outside: int) -> Image.Image:
-        """An image with the value of each token, [rows, columns] or [rows, columns, 3] in uint8."""
-        whole = np.full((self.height, self.width, *levels.shape[2:]), outside, dtype=np.uint8)
+    def fill(self, levels: np.ndarray, outside: int) -> Image.Image:
+        """An image whose pixels have their token's value, [rows, columns] or [rows, columns, 3] in uint8."""
+        pixels = np.full((self.height, self.width, *levels.shape[2:]), outside, dtype=np.uint8)
         area = levels.repeat(np.diff(self.ys), axis=0).repeat(np.diff(self.xs), axis=1)
-        whole[self.ys[0] : self.ys[-1], self.xs[0] : self.xs[-1]] = area
-        return Image.fromarray(whole)
+        pixels[self.ys[0] : self.ys[-1], self.xs[0] : self.xs[-1]] = area
+        return Image.fromarray(pixels)
 
     def inside(self) -> tuple[int, int, int, int]:
         return int(self.xs[0]), int(self.ys[0]), int(self.xs[-1]), int(self.ys[-1])
 
 
 def _faded(picture: Image.Image) -> Image.Image:
-    """What a patch looks like that is wholly dimmed: grey, and close to DARK."""
+    """The picture as a fully dimmed patch shows it: grey, and close to DARK."""
     grey = picture.convert("L").convert("RGB")
     return Image.blend(grey, Image.new("RGB", picture.size, DARK), 0.82)
 
@@ -72,10 +72,10 @@ def _faded(picture: Image.Image) -> Image.Image:
 def _heated(picture: Image.Image, view: View, frame: int, cells: Cells) -> Image.Image:
     grey = picture.convert("L").convert("RGB")
     colours = heat_colours(view.scores)[frame]
-    gone = np.isnan(view.scores[frame])
-    strength = cells.mask(np.where(gone, 0.0, HEAT))
-    base = Image.composite(_faded(picture), grey, cells.mask(np.where(gone, 1.0, 0.0)))
-    panel = Image.composite(cells.spread(colours, 0), base, strength)
+    unscored = np.isnan(view.scores[frame])
+    strength = cells.mask(np.where(unscored, 0.0, HEAT))
+    base = Image.composite(_faded(picture), grey, cells.mask(np.where(unscored, 1.0, 0.0)))
+    panel = Image.composite(cells.fill(colours, 0), base, strength)
     _outline(panel, cells, view.kept[frame], (255, 255, 255))
     return panel
 
@@ -87,7 +87,7 @@ def _outline(panel: Image.Image, cells: Cells, member: np.ndarray, colour: tuple
     for row, column in np.argwhere(member).tolist():
         box = cells.xs[column], cells.ys[row], cells.xs[column + 1] - 1, cells.ys[row + 1] - 1
         if box[0] > box[2] or box[1] > box[3]:
-            continue  # cut away at the picture's edge
+            continue  # outside the picture
         for down, right in SIDES:
             r, c = row + down, column + right
             if 0 <= r < rows and 0 <= c < columns and member[r, c]:
@@ -96,30 +96,25 @@ def _outline(panel: Image.Image, cells: Cells, member: np.ndarray, colour: tuple
 
 
 def _mark(panel: Image.Image, cells: Cells, member: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """A filled corner in the tokens that stand for a group: in a dark picture clear and dimmed look alike."""
+    """Fill a corner of the tokens that stand for a group: in a dark picture clear and dimmed look alike."""
     for row, column in np.argwhere(member).tolist():
         x, y = int(cells.xs[column]), int(cells.ys[row])
-        far = (
-            min(x + 3 * cells.line, cells.xs[column + 1]) - 1,
-            min(y + 3 * cells.line, cells.ys[row + 1]) - 1,
-        )
-        if far[0] >= x and far[1] >= y:
-            ImageDraw.Draw(panel).rectangle((x, y, int(far[0]), int(far[1])), fill=colour)
+        right = int(min(x + 3 * cells.line, cells.xs[column + 1])) - 1
+        bottom = int(min(y + 3 * cells.line, cells.ys[row + 1])) - 1
+        if right >= x and bottom >= y:
+            ImageDraw.Draw(panel).rectangle((x, y, right, bottom), fill=colour)
 
 
 def _side(box: tuple, down: int, right: int, more: int) -> tuple[int, int, int, int]:
-    left, top, far, bottom = (int(x) for x in box)
-    if right:
-        return (
-            (max(left, far - more), top, far, bottom)
-            if right > 0
-            else (left, top, min(far, left + more), bottom)
-        )
-    return (
-        (left, max(top, bottom - more), far, bottom)
-        if down > 0
-        else (left, top, far, min(bottom, top + more))
-    )
+    """The strip along one side of a box (left, top, right, bottom), `more` pixels wider than one."""
+    x0, y0, x1, y1 = (int(x) for x in box)
+    if right > 0:
+        return max(x0, x1 - more), y0, x1, y1
+    if right < 0:
+        return x0, y0, min(x1, x0 + more), y1
+    if down > 0:
+        return x0, max(y0, y1 - more), x1, y1
+    return x0, y0, x1, min(y1, y0 + more)
 
 
 def _hatched(panel: Image.Image, cells: Cells) -> Image.Image:
@@ -129,7 +124,7 @@ def _hatched(panel: Image.Image, cells: Cells) -> Image.Image:
         return panel
     outside = Image.new("L", panel.size, 255)
     outside.paste(0, inside)
-    faded = Image.blend(panel, Image.new("RGB", panel.size, (255, 255, 255)), OUTSIDE)
+    faded = Image.blend(panel, Image.new("RGB", panel.size, (255, 255, 255)), OUTSIDE_DIM)
     lines = Image.new("L", panel.size, 0)
     draw = ImageDraw.Draw(lines)
     step = max(6, min(panel.size) // 24)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from hf_vtp.tools.demo.page import build, serve  # noqa: F401  (whoever imports this file builds the page)
-from hf_vtp.visualize.shipped import shipped_folder
+from hf_vtp.tools.shipped import shipped_folder
 
 HERE = Path(__file__).resolve().parent
 # beside the page in a Space, at the top of the repository

@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from PIL import Image
 
-from ..cards.hub import reachable
+from ..loading import reachable
 from .cli import UsageError, first_sentence
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # of a file, by its ending

@@ -11,18 +11,19 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ...families.table import same_family
 from ..bench.cli import UsageError, reason
 from ..bench.variants import UNPATCHED
-from .kinds import FAMILY_OF, KINDS, TASKS, Kind, what
+from .kinds import KINDS, Kind, family_of, kind_of, task_of, what
 
 MISSING = ("n/a", "-", "")  # cells that hold no measurement
 TEMPLATE = Path(__file__).parent / "template.md"
-NAMES = ("method", "batch", "image", "keep", "layer", "tokens")  # headings that tell rows apart
+NAMES = ("method", "batch", "image", "keep", "layer", "tokens")  # headings that distinguish rows
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A result file: its numbers, what kind they are, and the picture beside it where there is one."""
+    """A result file: its numbers, their kind, and the picture beside it where there is one."""
 
     path: Path
     result: dict
@@ -30,8 +31,8 @@ class Measured:
 
     @property
     def family(self) -> str:
-        """Of the model: a benchmark is of one family, an evaluation of answers says of which model type."""
-        return FAMILY_OF.get(self.result.get("model_type"), self.kind.family)
+        """The model_type of the model measured."""
+        return family_of(self.result)
 
     @property
     def picture(self) -> Path | None:
@@ -40,12 +41,11 @@ class Measured:
 
 
 def read_result(path: str | os.PathLike) -> Measured:
-    """A benchmark's or an evaluation's JSON file; raises UsageError for one that is neither."""
+    """The JSON file of a benchmark or an evaluation; raises UsageError for any other."""
     path = Path(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-        kind = KINDS[result["benchmark"] if "benchmark" in result else f"eval_{result['evaluation']}"]
-        measured = Measured(path, result, kind)
+        measured = Measured(path, result, kind_of(result))
         section(measured, path.parent, "")
         list(evaluations(measured))
         measured.kind.model(result)
@@ -53,7 +53,9 @@ def read_result(path: str | os.PathLike) -> Measured:
         raise UsageError(f"{path} cannot be read ({reason(error)}); give a result's JSON file") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError):
         kinds = ", ".join(sorted(KINDS))
-        raise UsageError(f"{path} is no result of a benchmark or an evaluation ({kinds})") from None
+        raise UsageError(
+            f"{path} is no result of a benchmark or an evaluation ({kinds}, or a model that answers)"
+        ) from None
     return measured
 
 
@@ -76,14 +78,14 @@ def make_card(
     """
     results = list(results)
     families = list(dict.fromkeys(measured.family for measured in results))
-    if len(families) != 1:
+    if not families or not all(same_family(family, families[0]) for family in families):
         raise UsageError(f"a card needs results of one family, not of {len(families)}")
-    task, loader, bench = TASKS[families[0]]
+    task = task_of(families[0])
     data = ModelCardData(
         base_model=base_model,
         library_name="hf-vtp",
         license="apache-2.0",
-        pipeline_tag=task,
+        pipeline_tag=task.name,
         tags=["hf-vtp", "token-pruning", "inference", families[0]],
         model_name=name,
         eval_results=[e for measured in results for e in evaluations(measured)],
@@ -95,10 +97,10 @@ def make_card(
         base_model=base_model,
         link=f"[{base_model}](https://huggingface.co/{base_model})",
         config_from=config_from,
-        loader=loader,
+        loader=task.loader,
         complete=any(speaks_of(measured, base_model) for measured in results),
         sections=[section(measured, folder, base_model) for measured in results],
-        bench=f"hf-vtp {bench} --model {base_model} --method vtp qk_topk",
+        bench=f"hf-vtp {task.benchmark} --model {base_model} --method vtp qk_topk",
     )
 
 
@@ -109,7 +111,7 @@ def speaks_of(measured: Measured, base_model: str) -> bool:
 
 
 def section(measured: Measured, folder: Path, base_model: str) -> dict:
-    """What the template shows of one result in a card of `base_model`."""
+    """The fields of the template for one result in a card of `base_model`."""
     result, machine = measured.result, measured.result["environment"]
     cores = "" if machine["cuda"] else f", {machine['threads']} threads"
     cuda = f", CUDA {machine['cuda']}" if machine["cuda"] else ""
@@ -130,7 +132,7 @@ def section(measured: Measured, folder: Path, base_model: str) -> dict:
 
 
 def heading(measured: Measured, base_model: str) -> str:
-    """What a result is about; a benchmark's, with the batch and image sizes."""
+    """The heading of a result; of a benchmark with the batch and image sizes."""
     if "benchmark" not in measured.result:
         other = (
             "" if speaks_of(measured, base_model) else f" of {measured.result['model']}, not of this model"
@@ -155,17 +157,17 @@ def table(measured: Measured) -> str:
 
 
 def evaluations(measured: Measured) -> Iterable[EvalResult]:
-    """The headline numbers of every row, for the card's model-index; what was not measured is left out."""
-    task, _, _ = TASKS[measured.family]
+    """The headline numbers of every row, for the card's model-index, without those not measured."""
+    task = task_of(measured.family)
     dataset_type, dataset_name = measured.kind.dataset(measured.result)
     for row in measured.result["rows"]:
         sizes = [f"{key.split('_')[0]} {row[key]}" for key in ("batch_size", "image_size") if key in row]
-        sizes = sizes if "benchmark" in measured.result else []  # accuracies do not depend on them
+        sizes = sizes if "benchmark" in measured.result else []  # accuracy does not depend on sizes
         for key, metric, name in measured.kind.metrics:
             if row.get(key) is None or (row["method"] == UNPATCHED and metric != "accuracy"):
                 continue
             yield EvalResult(
-                task_type=task,
+                task_type=task.name,
                 dataset_type=dataset_type,
                 dataset_name=dataset_name,
                 dataset_config=measured.path.stem,

@@ -1,41 +1,23 @@
-"""From a model's name to what is pushed: its pruning config, checked on the model, and measurements of it."""
+"""The steps of a push: a pruning config that was checked on the model, and measurements of the model."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from ...apply import apply_vtp
 from ...config import VTPConfig
 from ...files import replacing
 from .. import child
-from ..bench import clip
 from ..bench.cli import UsageError
-from ..bench.geometry import known, named_config
-from .hub import load, without_code
-from .kinds import TASKS
+from .kinds import task_of
 
 INSTEAD = "give --weights random for a geometry known by name, or a local folder"
-FAMILIES = {"clip_vision_model": "clip"}  # of model types that are not their family's name
-
-
-def model_config(name: str, weights: str) -> PreTrainedConfig:
-    """The config of a model on the Hub, in a folder, or with random weights of a geometry known by name."""
-    if weights == "random" and not os.path.isdir(name):
-        if name in clip.GEOMETRIES:
-            return CLIPVisionConfig(**clip.GEOMETRIES[name])
-        found = named_config(name)
-        if found is None:
-            names = ", ".join([*clip.GEOMETRIES, *known()])
-            raise UsageError(f"no geometry is known for {name}; choose a folder or {names}")
-        return found
-    return load(name, without_code(AutoConfig), INSTEAD)
 
 
 def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPConfig:
@@ -45,30 +27,21 @@ def pruning(config: PreTrainedConfig, base_model: str | None, **fields) -> VTPCo
     """
     try:
         with torch.device("meta"):
-            model = apply_vtp(AutoModel.from_config(config), base_model_name_or_path=base_model, **fields)
+            model = AutoModel.from_config(config, trust_remote_code=False)
+            apply_vtp(model, base_model_name_or_path=base_model, **fields)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
     return VTPConfig(**model.config.vtp_config)
 
 
-def family_of(config: PreTrainedConfig) -> str:
-    """The family that results and cards of such a model are of; raises UsageError where there is none."""
-    family = FAMILIES.get(config.model_type, config.model_type)
-    if family not in TASKS:
-        raise UsageError(
-            f"no card can be made for model_type {config.model_type!r}; choose a model of {', '.join(TASKS)}"
-        )
-    return family
-
-
 def measure(family: str, model: str, folder: Path, arguments: list[str]) -> Path:
-    """Run the family's benchmark in a process of its own; the JSON file it wrote into `folder`.
+    """Run the family's benchmark in a process of its own; returns the JSON file that it wrote into `folder`.
 
-    It runs in a folder of its own, so that nothing of a run that was killed is in the way of the next. A
-    model in a local folder goes by the folder's name there: its path is nobody's business. Raises UsageError
-    if the benchmark fails; what it has to say is on stderr by then.
+    It runs in a folder of its own, so that nothing of a run that was killed hinders the next. A model in a
+    local folder is called by the folder's name there, since its path is private. Raises UsageError if the
+    benchmark fails; its own message is on stderr by then.
     """
-    benchmark = TASKS[family][2]
+    benchmark = task_of(family).benchmark
     stem = benchmark.replace("-", "_")
     local = Path(model).resolve() if Path(model).is_dir() else None
     shown = model if local is None else local.name

@@ -1,9 +1,16 @@
-"""The kinds of results a model card is made from: their tables, headline numbers and what they speak of."""
+"""The kinds of results that model cards are made from: their tables, headline numbers and subjects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as ZERO_SHOT,
+)
 
 from ..bench.methods import COLUMNS as METHODS_COLUMNS
 from ..bench.report import FLOOR_COLUMNS, VISION_COLUMNS, Column, measured, number
@@ -12,17 +19,33 @@ from ..bench.variants import UNPATCHED
 
 Metric = tuple[str, str, str]  # the row's key, the metric's type on the Hub, and its name
 
-TASKS = {  # by family: the Hub's task, the class a user loads, and the command that completes a card
-    "clip": ("zero-shot-image-classification", "CLIPModel", "bench-clip"),
-    "llava": ("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm"),
-    "qwen2_5_vl": ("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm"),
-}
-FAMILY_OF = {"qwen2_vl": "qwen2_5_vl", **{family: family for family in TASKS}}  # by model type
+
+@dataclass(frozen=True)
+class Task:
+    """The use of a family: the Hub's name of it, the class a user loads, and the command that measures it."""
+
+    name: str
+    loader: str
+    benchmark: str
+
+
+def task_of(family: str) -> Task:
+    """The task of a family, which is the model_type of its models."""
+    if family in ANSWERING:
+        return Task("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm")
+    if family in ZERO_SHOT:
+        return Task("zero-shot-image-classification", ZERO_SHOT[family], "bench-clip")
+    return Task("image-feature-extraction", "AutoModel", "bench-clip")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of result. `model`: what was measured, by the result, in words."""
+    """One kind of result.
+
+    Attributes:
+        family: of the models measured, where the result itself does not say.
+        model: the model that was measured, in words, by the result.
+    """
 
     family: str
     heading: str
@@ -34,7 +57,7 @@ class Kind:
 
 
 def keep(row: dict) -> str:
-    """The share or the number of tokens that a row leaves."""
+    """The share or the number of tokens that a row keeps."""
     ratio = row.get("keep_ratio")
     return f"{row['kept_tokens']} tokens" if ratio is None else f"keep {ratio:g}"
 
@@ -117,6 +140,7 @@ GENERATES = (
     ("ttft_speedup", "speedup", "speed-up to the first token"),
     ("e2e_speedup", "speedup", "speed-up to the last token"),
 )
+ANSWERED = Kind("", "Speed", VLM_COLUMNS, GENERATES, _inputs, _benchmarked, SPEED)
 KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
     "clip": Kind(
         "clip",
@@ -127,8 +151,6 @@ KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
         _benchmarked,
         SPEED,
     ),
-    "llava": Kind("llava", "Speed", VLM_COLUMNS, GENERATES, _inputs, _benchmarked, SPEED),
-    "qwen2_5_vl": Kind("qwen2_5_vl", "Speed", VLM_COLUMNS, GENERATES, _inputs, _benchmarked, SPEED),
     "methods": Kind(
         "clip",
         "What each method costs by itself",
@@ -152,3 +174,20 @@ KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
     ),
     "eval_vlm": Kind("llava", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
 }
+
+
+def kind_of(result: dict) -> Kind:
+    """The kind of a result; raises KeyError for one of none.
+
+    A benchmark of a model that answers names the model's family.
+    """
+    if "benchmark" not in result:
+        return KINDS[f"eval_{result['evaluation']}"]
+    name = result["benchmark"]
+    return ANSWERED if name in ANSWERING else KINDS[name]
+
+
+def family_of(result: dict) -> str:
+    """The family of the model that a result is of."""
+    name = result.get("model_type") or result.get("benchmark")
+    return name if name in ANSWERING else kind_of(result).family

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
-from ...visualize.shipped import STAND_INS, TESTBED_HELP
 from ..bench import cli
+from ..shipped import STAND_INS, TESTBED_HELP
 
 
 def parser() -> argparse.ArgumentParser:

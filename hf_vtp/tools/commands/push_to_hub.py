@@ -13,11 +13,13 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ... import list_methods
+from ...families.table import same_family
 from ...files import replacing
 from ...hub import NAME, is_repo_id, push
 from ..bench import cli
 from ..cards import job
 from ..cards.card import Measured, make_card, read_result
+from ..models import load_config
 
 
 def parser() -> cli.Parser:
@@ -53,11 +55,11 @@ def main(argv: list[str]) -> None:
         if not is_repo_id(name) or (option == "--repo" and "/" not in name):
             raise cli.UsageError(f"{option} must be a name on the Hub such as user/repo, not {name!r}")
     logging.set_verbosity_error()
-    config = job.model_config(args.model, args.weights)
+    config = load_config(args.model, args.weights, job.INSTEAD)
     pruning = job.pruning(config, base, keep_ratio=args.keep_ratio, method=args.method, layer=args.layer)
     folder = Path(args.folder or f"artifacts/{args.repo.replace('/', '--')}")
-    given, family = [read_result(path) for path in args.results or []], job.family_of(config)
-    if any(measured.family != family for measured in given):
+    given, family = [read_result(path) for path in args.results or []], config.model_type
+    if not all(same_family(measured.family, family) for measured in given):
         raise cli.UsageError(f"--results must be of the model's family, {family}")
     if not given:
         cli.require("rich", "matplotlib")

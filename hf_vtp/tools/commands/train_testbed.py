@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ...visualize.shipped import VARIABLE, shipped_folder
 from ..bench import cli, report
+from ..shipped import VARIABLE, shipped_folder
 from ..testbed import card
 from ..testbed.load import load, save
 from ..testbed.recipes import RECIPES
@@ -64,8 +64,8 @@ def main(argv: list[str]) -> None:
     logging.disable_progress_bar()
     out = Path(args.out)
     clip = load(clip_folder(args.clip)) if args.model == "llava" else None
-    if clip is not None and clip.name != "clip":
-        raise cli.UsageError(f"{args.clip} holds a {clip.name}; give the folder of a CLIP with --clip")
+    if clip is not None and clip.model_type != "clip":
+        raise cli.UsageError(f"{args.clip} holds a {clip.model_type}; give the folder of a CLIP with --clip")
     run = out / "run"
     try:
         run.mkdir(parents=True, exist_ok=True)

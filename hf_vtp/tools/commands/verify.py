@@ -13,8 +13,8 @@ import torch
 from transformers.utils import logging
 
 from ... import verify
-from ...visualize.picture import read_picture
 from ..bench import cli, report
+from ..pictures import read_picture
 from ..verify_inputs import pictured, random_weights
 
 

@@ -13,11 +13,11 @@ import sys
 from transformers.utils import logging
 
 from ... import vtp, vtp_stats
-from ...visualize import contact_sheet, draw_kept, see
-from ...visualize.picture import read_picture
+from ...visualize import contact_sheet, draw_kept, preview
 from ...visualize.preview import reading_text
-from ...visualize.shipped import STAND_INS, TESTBED_HELP, open_model
 from ..bench import cli
+from ..pictures import read_picture
+from ..shipped import STAND_INS, TESTBED_HELP, open_model
 
 SMALL = 320  # pixels; a picture whose longer side is shorter is enlarged
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--method", nargs="+", default=["vtp"])
     p.add_argument("--keep-ratio", type=float, nargs="+", default=[0.5])
     p.add_argument("--layer", type=int, nargs="+", help="encoder layers after which tokens leave")
-    p.add_argument("--question", help="what methods compare with that look at the prompt's text")
+    p.add_argument("--question", help="for methods that compare image tokens with the prompt's text")
     p.add_argument("--heat-map", action="store_true", help="the scores instead of the picture")
     p.add_argument("--panel", type=cli.count, default=224, help="longer side of a picture on a sheet (224)")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
@@ -46,19 +46,19 @@ def main(argv: list[str]) -> None:
     pictures = [read_picture(path) for path in args.image]
     if out.exists() and any(out.samefile(path) for path in args.image):
         raise cli.UsageError(f"--out {out} is one of the pictures; give another name")
-    eyes, trained = open_model(args.model, str(device), args.testbed)
+    loaded, trained = open_model(args.model, str(device), args.testbed)
     if not trained:
         print("random weights: the picture shows how things work, not what matters in it", file=sys.stderr)
     methods, ratios = cli.unique(args.method), cli.unique(args.keep_ratio)
-    if eyes.answers and not args.question and (asking := reading_text(methods)):
+    if loaded.answers and not args.question and (asking := reading_text(methods)):
         raise cli.UsageError(f"{asking[0]} compares image tokens with a question; give one with --question")
     layer = args.layer[0] if args.layer and len(args.layer) == 1 else args.layer
     if len(pictures) == len(methods) == len(ratios) == 1:
-        draw, told = one, (pictures[0], methods[0], ratios[0], layer, args)
+        draw, asked = one, (pictures[0], methods[0], ratios[0], layer, args)
     else:
-        draw, told = sheet, (pictures, methods, ratios, layer, args)
+        draw, asked = sheet, (pictures, methods, ratios, layer, args)
     try:
-        drawn, what = draw(eyes, *told)
+        drawn, what = draw(loaded, *asked)
     except (ValueError, TypeError) as error:
         raise cli.UsageError(cli.first_sentence(error)) from None
     with cli.replacing(out) as path:
@@ -66,20 +66,21 @@ def main(argv: list[str]) -> None:
     print(f"wrote {out}: {drawn.width} x {drawn.height} pixels, {what}")
 
 
-def one(eyes, picture, method, ratio, layer, args):
-    with vtp(eyes.model, method=method, keep_ratio=ratio, layer=layer):
-        see(eyes, picture, args.question)
-        stats = vtp_stats(eyes.model)
+def one(loaded, picture, method, ratio, layer, args):
+    """One picture at its own size, and a line that says what it shows."""
+    with vtp(loaded.model, method=method, keep_ratio=ratio, layer=layer):
+        preview(loaded.model, loaded.processor, picture, args.question)
+        stats = vtp_stats(loaded.model)
     scale = max(1, round(SMALL / max(picture.size)))
-    drawn = draw_kept(picture, stats, eyes.image_processor, heat_map=args.heat_map, scale=scale)
+    drawn = draw_kept(picture, stats, loaded.processor, heat_map=args.heat_map, scale=scale)
     where = ", ".join(str(stage.layer) for stage in stats.stages)
     kept = f"{stats.num_kept[0]} of {stats.num_tokens[0]} tokens kept"
     return drawn, f"{kept} by {method}, pruned after layer {where} of {args.model}"
 
 
-def sheet(eyes, pictures, methods, ratios, layer, args):
-    told = dict(layer=layer, heat_map=args.heat_map, panel=args.panel)
-    told |= dict(text=args.question, tokenizer=eyes.tokenizer if args.question else None)
-    drawn = contact_sheet(eyes.model, eyes.image_processor, pictures, methods, ratios, **told)
+def sheet(loaded, pictures, methods, ratios, layer, args):
+    """A sheet of several pictures, methods or ratios, and a line that says what it shows."""
+    kwargs = dict(layer=layer, heat_map=args.heat_map, panel=args.panel, text=args.question)
+    drawn = contact_sheet(loaded.model, loaded.processor, pictures, methods, ratios, **kwargs)
     rows = f"{len(pictures)} image{'s' * (len(pictures) > 1)} x {', '.join(methods)}"
     return drawn, f"{rows} x keep {', '.join(f'{ratio:g}' for ratio in ratios)} on {args.model}"

@@ -1,4 +1,4 @@
-"""Who reaches the demo's page, and what they may name there."""
+"""Who reaches the demo's page, and which models they may name there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 
-from ...visualize.shipped import STAND_INS
+from ..shipped import STAND_INS
 
 HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -20,10 +20,10 @@ def is_local(host: str) -> bool:
 
 
 def offered(model: str, host: str) -> dict[str, str] | None:
-    """What visitors may choose from, and the model behind each name, `model` first; None: anything.
+    """The names that visitors may choose from, and the model of each, `model` first; None: anything.
 
-    Other machines' visitors must not learn which folders exist, nor where the page's own model lies. A Space
-    must not be filled with models of theirs.
+    Visitors from other machines must not learn which folders exist, nor where the page's own model is. They
+    must not fill a Space with models of theirs.
     """
     if is_local(host) and "SPACE_ID" not in os.environ:
         return None

@@ -1,4 +1,4 @@
-"""What a model says of a picture, and what it costs."""
+"""A model's answer about a picture, and the run that its cost is measured on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...visualize.preview import Eyes, pixels, prompt
 from ..bench.cli import UsageError
+from ..models import Loaded
+from ..prompts import image_inputs, question_inputs
 
 LONGEST_QUESTION = 500  # characters
 NEW_TOKENS = 32
@@ -29,45 +30,48 @@ class Task:
     answer: Callable[[], str]
 
 
-def make_task(eyes: Eyes, picture: Image.Image, question: str) -> Task:
+def make_task(loaded: Loaded, picture: Image.Image, question: str) -> Task:
     """Raises UsageError for a question that is missing or too long."""
     question = question.strip()
     if not question:
-        wanted = "a question" if eyes.answers else "captions to choose from, with commas between them"
+        wanted = "a question" if loaded.answers else "captions to choose from, with commas between them"
         raise UsageError(f"there is nothing to answer; write {wanted}")
     if len(question) > LONGEST_QUESTION:
         raise UsageError(f"the question has {len(question)} characters; write at most {LONGEST_QUESTION}")
-    return _question(eyes, picture, question) if eyes.answers else _captions(eyes, picture, question)
+    make = _question if loaded.answers else _captions
+    return make(loaded, picture, question)
 
 
-def _question(eyes: Eyes, picture: Image.Image, question: str) -> Task:
-    inputs = prompt(eyes, picture, question)
+def _question(loaded: Loaded, picture: Image.Image, question: str) -> Task:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    inputs = question_inputs(model, loaded.processor, [picture], question)
     width = inputs["input_ids"].shape[1]
 
     def generate(count: int) -> Tensor:
-        told = dict(max_new_tokens=count, do_sample=False)
-        if eyes.model.generation_config.pad_token_id is None:
-            told["pad_token_id"] = eyes.tokenizer.pad_token_id or 0
+        kwargs = dict(max_new_tokens=count, do_sample=False)
+        if model.generation_config.pad_token_id is None:
+            kwargs["pad_token_id"] = tokenizer.pad_token_id or 0
         with torch.inference_mode():
-            return eyes.model.generate(**inputs, **told)
+            return model.generate(**inputs, **kwargs)
 
     def answer() -> str:
-        words = eyes.tokenizer.decode(generate(NEW_TOKENS)[0, width:], skip_special_tokens=True)
+        words = tokenizer.decode(generate(NEW_TOKENS)[0, width:], skip_special_tokens=True)
         return words.strip() or "(nothing)"
 
     return Task(lambda: generate(1), answer)
 
 
-def _captions(eyes: Eyes, picture: Image.Image, question: str) -> Task:
+def _captions(loaded: Loaded, picture: Image.Image, question: str) -> Task:
     captions = [caption.strip() for caption in question.split(",") if caption.strip()]
     if not captions:
         raise UsageError("there is no caption to choose; write some with commas between them")
-    media, model = pixels(eyes, [picture]), eyes.model
+    model = loaded.model
+    media = image_inputs(model, loaded.processor, [picture])
     most = model.config.text_config.max_position_embeddings
-    text = eyes.tokenizer(captions, padding=True, truncation=True, max_length=most, return_tensors="pt")
+    text = loaded.tokenizer(captions, padding=True, truncation=True, max_length=most, return_tensors="pt")
     text = {name: text[name].to(model.device) for name in ("input_ids", "attention_mask")}
 
-    def look():
+    def embed():
         with torch.inference_mode():
             return model.get_image_features(**media)
 
@@ -77,4 +81,4 @@ def _captions(eyes: Eyes, picture: Image.Image, question: str) -> Task:
         best = int(shares.argmax())
         return f"{captions[best]} ({100 * float(shares[best]):.0f} %)"
 
-    return Task(look, answer)
+    return Task(embed, answer)

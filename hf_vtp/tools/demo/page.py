@@ -1,4 +1,4 @@
-"""The demo's page: knobs, and where results appear. What they do is in session.py."""
+"""The demo's page: its controls, and where results appear. A click is answered by session.py."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import gradio as gr
 from transformers.utils import logging
 
 from ...visualize.contact import thumbnail
-from ...visualize.picture import MOST_BYTES, read_picture
-from ...visualize.shipped import STAND_INS
 from ..bench.cli import UsageError, first_sentence
+from ..pictures import MOST_BYTES, read_picture
+from ..shipped import STAND_INS
 from .access import offered, spare_from_proxy
-from .session import METHODS, MOST_METHODS, PANEL, Room
+from .session import METHODS, MOST_METHODS, PANEL, Session
 from .words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").iterdir())}
@@ -27,17 +27,18 @@ QUESTIONS = {
     "clip": "a yellow triangle, a red circle, a blue cross",
     None: "what color is the triangle ?",  # there is one in most of the scenes
 }
-KEPT = 6 * 3600  # seconds that an upload and a result stay on the disk
+STORED = 6 * 3600  # seconds that an upload and a result stay on the disk
 # no font of another host: the page works without a network
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def build(room: Room, model: str = "llava") -> gr.Blocks:
-    """The page; where the room offers no models of its own, a visitor may name a folder or one on the Hub."""
-    any_model = room.offered is None
-    choices = list(dict.fromkeys([*([] if model in STAND_INS else [model]), *(room.offered or STAND_INS)]))
+def build(session: Session, model: str = "llava") -> gr.Blocks:
+    """The page; where the session offers no list of models, a visitor may name a folder or one on the Hub."""
+    any_model = session.offered is None
+    names = session.offered or STAND_INS
+    choices = list(dict.fromkeys([*([] if model in STAND_INS else [model]), *names]))
     first = next(iter(SAMPLES))
-    with gr.Blocks(title="hf_vtp", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as page:
+    with gr.Blocks(title="hf_vtp", analytics_enabled=False, delete_cache=(STORED // 6, STORED)) as page:
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -93,15 +94,15 @@ def build(room: Room, model: str = "llava") -> gr.Blocks:
                 download = gr.DownloadButton("Download the picture", visible=False, elem_id="download")
                 note = gr.Markdown(elem_id="note")
 
-        def visit(*given):
+        def visit(*values):
             with tempfile.TemporaryDirectory(prefix="hf_vtp-") as folder:
-                yield click(room, folder, *given)  # gradio copies the file before it comes back here
+                yield click(session, folder, *values)  # gradio copies the file before it resumes here
 
-        told = dict(show_progress="hidden", api_visibility="private")
-        name.change(lambda n: QUESTIONS.get(n, QUESTIONS[None]), name, question, **told)
-        sample.change(choose, [sample, upload], [shown, problem], **told)
+        quiet = dict(show_progress="hidden", api_visibility="private")
+        name.change(lambda n: QUESTIONS.get(n, QUESTIONS[None]), name, question, **quiet)
+        sample.change(choose, [sample, upload], [shown, problem], **quiet)
         # a second upload changes no radio button, so it is shown from here too
-        upload.upload(lambda path: (OWN, *choose(OWN, path)), upload, [sample, shown, problem], **told)
+        upload.upload(lambda path: (OWN, *choose(OWN, path)), upload, [sample, shown, problem], **quiet)
         run.click(
             visit,
             [sample, upload, question, name, methods, ratio, heat_map],
@@ -117,12 +118,12 @@ def chosen(sample: str, upload: str | None) -> Path:
     if sample != OWN:
         return SAMPLES[sample]
     if upload is None:
-        raise UsageError("there is no picture to look at; choose one or give your own")
+        raise UsageError("there is no picture to run on; choose one or give your own")
     return Path(upload)
 
 
 def choose(sample: str, upload: str | None):
-    """A picture somebody picked: (what to show of it, what is wrong with it)."""
+    """(the picture to show, "") of a picture that somebody picked, or (None, the problem with it)."""
     try:
         return thumbnail(read_picture(chosen(sample, upload)), PANEL), ""
     except UsageError as error:
@@ -130,7 +131,7 @@ def choose(sample: str, upload: str | None):
 
 
 def click(
-    room: Room,
+    session: Session,
     folder: str,
     sample: str,
     upload: str | None,
@@ -140,14 +141,14 @@ def click(
     ratio: float,
     heat_map: bool,
 ):
-    """What "Run" shows: (a problem, the table, the pictures, the download out of `folder`, a note)."""
+    """The results of "Run": (a problem, the table, the pictures, the download out of `folder`, a note)."""
     nothing = ("", [], gr.DownloadButton(visible=False), "")
     try:
         picture = read_picture(chosen(sample, upload))
-        found = room.ask(picture, question, model, methods, ratio, heat_map)
+        found = session.ask(picture, question, model, methods, ratio, heat_map)
     except UsageError as error:
         return sentence(error), *nothing
-    except Exception as error:  # whatever a picture or a model of theirs made go wrong
+    except Exception as error:  # of any library, for a picture or a model of theirs
         traceback.print_exc()
         return sentence(f"this cannot be done ({type(error).__name__}: {first_sentence(error)})"), *nothing
     captions = [f"{row.method}: {row.kept} of {row.tokens} tokens" for row in found.rows[1:]]
@@ -159,16 +160,18 @@ def click(
     return "", table(found.rows), pictures, gr.DownloadButton(value=str(file), visible=True), note
 
 
-def serve(model: str = "llava", host: str = "127.0.0.1", port: int | None = None, wait: bool = True, **told):
-    """Open the page; returns (the page, its address) once it answers, or after it was closed with `wait`.
+def serve(
+    model: str = "llava", host: str = "127.0.0.1", port: int | None = None, wait: bool = True, **kwargs
+):
+    """Open the page; returns (the page, its address) once it answers, with `wait` after it was closed.
 
-    Raises UsageError for a model that cannot be had.
+    `kwargs` are further ones of Session. Raises UsageError for a model that cannot be had.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    room = Room(offered=offered(model, host), **told)
-    room.open(model)  # a name that leads nowhere is said now, not to the first visitor
-    page = build(room, next(iter(room.offered or [model])))
+    session = Session(offered=offered(model, host), **kwargs)
+    session.open(model)  # a name that leads nowhere is refused now, not when the first visitor comes
+    page = build(session, next(iter(session.offered or [model])))
     spare_from_proxy(host)
     _, address, _ = page.launch(
         server_name=host,

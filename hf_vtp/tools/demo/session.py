@@ -1,26 +1,29 @@
-"""A room where visitors share models: one of them is served at a time."""
+"""The session of a demo's server: its visitors share models, and one of them is served at a time."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ...apply import apply_vtp, remove_vtp, vtp_stats
+from ...apply import vtp_stats
 from ...config import VTPConfig
 from ...methods.table import list_methods
-from ...visualize import Eyes, draw_kept, layout
+from ...visualize import draw_kept, layout
 from ...visualize.contact import thumbnail
-from ...visualize.shipped import open_model
 from ..bench.cli import UsageError, first_sentence
 from ..bench.decode import as_rgb
 from ..bench.flops import count_flops, countable
 from ..bench.timing import interleave, summary, synchronizer
+from ..cases import prune
+from ..models import Loaded
+from ..shipped import open_model
 from .answer import Task, make_task
 
 MOST_METHODS = 6
@@ -38,9 +41,9 @@ class Row:
     """One line of the table: the model as it is, or pruned by a method.
 
     Attributes:
-        kept, tokens: image tokens left, and how many there were.
-        flops: of the run to the first token; of CLIP of the image's embedding.
-        milliseconds: of the same, the median of ROUNDS.
+        kept, tokens: the number of image tokens kept, and of all.
+        flops: of the run to the first token, or of CLIP's image embedding.
+        milliseconds: of the same run, the median of ROUNDS.
     """
 
     method: str
@@ -53,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a visitor sees; `pictures` has one per method, `sheet` all of them with their names."""
+    """The result for a visitor; `pictures` has one per method, `sheet` all of them with their names."""
 
     rows: list[Row]
     pictures: list[Image.Image]
@@ -61,7 +64,7 @@ class Shown:
     trained: bool
 
 
-class Room:
+class Session:
     """Models that many threads may ask at once.
 
     `offered` is what visitors may name, and the model behind each name; None lets them name any. `testbed` is
@@ -77,7 +80,7 @@ class Room:
         self.device, self.offered, self.testbed = torch.device(device), offered, testbed
         # One for all: a model is pruned, run and read as a whole, and nobody else's run may fall in between.
         self.lock = threading.Lock()
-        self.models: OrderedDict[str, tuple[Eyes, bool]] = OrderedDict()
+        self.models: OrderedDict[str, tuple[Loaded, bool]] = OrderedDict()
 
     def ask(
         self,
@@ -101,54 +104,41 @@ class Room:
             raise UsageError(first_sentence(error)) from None
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         with self.lock:
-            eyes, trained = self.find(model)
-            task = make_task(eyes, picture, question)
+            loaded, trained = self.find(model)
+            task = make_task(loaded, picture, question)
             try:
-                return self._compare(eyes, trained, task, picture, configs, heat_map)
+                return self._compare(loaded, trained, task, picture, configs, heat_map)
             except torch.OutOfMemoryError:
                 raise UsageError("the device is out of memory; give a smaller picture or model") from None
             except CANNOT as error:
                 raise UsageError(f"this cannot be done: {first_sentence(error)}") from None
             finally:
-                remove_vtp(eyes.model)
+                prune(loaded.model, None)
 
-    def _compare(self, eyes, trained, task: Task, picture, configs, heat_map) -> Shown:
-        rows, pictures = {}, []
-        for name, config in {UNPRUNED: None, **configs}.items():
-            _switch(eyes.model, config)
-            with countable(eyes.model):
-                flops = count_flops(task.first)
-            answer = task.answer()
+    def _compare(self, loaded: Loaded, trained: bool, task: Task, picture, configs, heat_map) -> Shown:
+        model, cases = loaded.model, {UNPRUNED: None, **configs}
+        flops, answers, stats, pictures = {}, {}, {}, []
+        for name, config in cases.items():
+            with countable(prune(model, config)):
+                flops[name] = count_flops(task.first)
+            answers[name] = task.answer()
             if config is not None:
-                stats = vtp_stats(eyes.model)
-                stage = 0 if heat_map else -1
-                told = dict(stage=stage, heat_map=heat_map, labels=False)
-                pictures.append(draw_kept(thumbnail(picture, PANEL), stats, eyes.image_processor, **told))
-                rows[name] = (stats.num_kept[0], stats.num_tokens[0], flops, answer)
-            else:
-                rows[name] = (None, None, flops, answer)
-        times = interleave(
-            {name: _timed(eyes.model, config, task) for name, config in {UNPRUNED: None, **configs}.items()},
-            rounds=ROUNDS,
-            warmup=1,
-            synchronize=synchronizer(self.device),
-        )
-        tokens = rows[next(iter(configs))][1]
-        found = [
-            Row(
-                name,
-                tokens if kept is None else kept,
-                tokens,
-                flops,
-                summary(times[name])["latency_p50_ms"],
-                said,
-            )
-            for name, (kept, _, flops, said) in rows.items()
-        ]
-        return Shown(found, pictures, sheet(found[1:], pictures), trained)
+                stats[name] = vtp_stats(model)
+                kwargs = dict(stage=0 if heat_map else -1, heat_map=heat_map, labels=False)
+                small = thumbnail(picture, PANEL)
+                pictures.append(draw_kept(small, stats[name], loaded.processor, **kwargs))
+        calls = {name: partial(_prepare, model, config, task) for name, config in cases.items()}
+        times = interleave(calls, rounds=ROUNDS, warmup=1, synchronize=synchronizer(self.device))
+        tokens = next(iter(stats.values())).num_tokens[0]
+        rows = []
+        for name in cases:
+            kept = stats[name].num_kept[0] if name in stats else tokens
+            milliseconds = summary(times[name])["latency_p50_ms"]
+            rows.append(Row(name, kept, tokens, flops[name], milliseconds, answers[name]))
+        return Shown(rows, pictures, sheet(rows[1:], pictures), trained)
 
-    def find(self, name: str) -> tuple[Eyes, bool]:
-        """What a visitor named; raises UsageError, which tells them of no folder where models are offered."""
+    def find(self, name: str) -> tuple[Loaded, bool]:
+        """The model that a visitor named; raises UsageError, without folders' names where others visit."""
         if self.offered is None:
             return self.open(name)
         if not isinstance(name, str) or name not in self.offered:
@@ -158,7 +148,7 @@ class Room:
         except UsageError:
             raise UsageError(f"{name} cannot be opened at the moment; choose another model") from None
 
-    def open(self, name: str) -> tuple[Eyes, bool]:
+    def open(self, name: str) -> tuple[Loaded, bool]:
         """The model of that name and whether it is trained; raises UsageError for one that cannot be had."""
         if not isinstance(name, str) or not name.strip():
             raise UsageError("no model is named; choose one of the list, or a folder or a name on the Hub")
@@ -172,22 +162,12 @@ class Room:
 
 
 def sheet(rows: list[Row], pictures: list[Image.Image]) -> Image.Image:
-    """All pictures under their method's name, to take home."""
+    """All pictures, each under its method's name, for the download."""
     titles = [f"{row.method}: {row.kept} of {row.tokens} tokens" for row in rows]
     panels = [layout.titled(picture, title, 16) for picture, title in zip(pictures, titles, strict=True)]
     return layout.framed(layout.wrapped(panels, 3))
 
 
-def _switch(model, config: VTPConfig | None) -> None:
-    if config is None:
-        remove_vtp(model)
-    else:
-        apply_vtp(model, config)
-
-
-def _timed(model, config: VTPConfig | None, task: Task):
-    def ready():
-        _switch(model, config)
-        return task.first
-
-    return ready
+def _prepare(model, config: VTPConfig | None, task: Task) -> Callable[[], object]:
+    prune(model, config)
+    return task.first

@@ -1,4 +1,4 @@
-"""The demo's words: what stands on the page, and numbers and problems as HTML."""
+"""The demo's words: texts of the page, and numbers and problems as HTML."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ What a vision-language model still sees when `apply_vtp(model, keep_ratio=…)` 
 Dropped patches are dimmed; absorbed ones are half dimmed, inside a line in the colour of the token that
 took them; what the model's preprocessing cropped away is hatched."""
 TESTBED = (
-    "This small model was trained on drawn scenes and knows nothing else: what it says of a photograph "
-    "means nothing."
+    "This small model was trained on drawn scenes and knows nothing else: its answers about a photograph "
+    "mean nothing."
 )
 RANDOM = (
     "**This model's weights are random**, since no folder with a trained one was given (`--testbed`, or "
@@ -48,16 +48,16 @@ def sentence(error: Exception | str) -> str:
 
 def table(rows: list[Row]) -> str:
     """The numbers as HTML; a model's words are escaped."""
-    whole = next(row for row in rows if row.method == UNPRUNED)
+    unpruned = next(row for row in rows if row.method == UNPRUNED)
     lines = []
     for row in rows:
         cells = (
             row.method,
             f"{row.kept} of {row.tokens}",
             f"{row.flops / 1e9:.3g}",
-            f"{row.flops / whole.flops:.0%}",
+            f"{row.flops / unpruned.flops:.0%}",
             f"{row.milliseconds:.1f}",
-            f"{row.milliseconds / whole.milliseconds:.0%}",
+            f"{row.milliseconds / unpruned.milliseconds:.0%}",
             row.answer,
         )
         lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")

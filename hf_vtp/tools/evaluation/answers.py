@@ -9,7 +9,7 @@ import numpy as np
 from ... import metrics
 from ..bench.cli import UsageError
 from .questions import Question
-from .retrieval import parted
+from .retrieval import split_items
 from .rows import Quality
 
 METRICS = ("exact_match", "vqa_accuracy", "anls", "pope", "caption_cosine")
@@ -28,16 +28,17 @@ def chosen(asked: Sequence[str] | None, questions: Sequence[Question], has_encod
 
 
 def score(
-    said: list[str], questions: Sequence[Question], names: Sequence[str], encode: Callable | None
+    predictions: list[str], questions: Sequence[Question], names: Sequence[str], encode: Callable | None
 ) -> tuple[dict, dict]:
     """The metrics' numbers, and every question's scores by the number's name; None without an encoder."""
     values, items = {}, {}
     for name in names:
         if name == "caption_cosine":
-            found = _caption_cosine(said, questions, encode) if encode else ({name: None}, {})
+            found = _caption_cosine(predictions, questions, encode) if encode else ({name: None}, {})
         else:
             references = [q.answers[0] if name == "pope" else list(q.answers) for q in questions]
-            found = parted(metrics.load(name).compute(predictions=said, references=references, items=True))
+            computed = metrics.load(name).compute(predictions=predictions, references=references, items=True)
+            found = split_items(computed)
         values, items = values | found[0], items | found[1]
     return values, items
 
@@ -45,7 +46,7 @@ def score(
 def qualities(
     cases: Sequence, done: dict, questions: Sequence[Question], names: Sequence[str], encode: Callable | None
 ) -> dict[str, Quality]:
-    """By case, from the lines of a ledger."""
+    """The quality of every case by its name, from the lines of the predictions file."""
     found = {}
     for case in cases:
         rows = [done[case.name, question.id] for question in questions]
@@ -54,12 +55,13 @@ def qualities(
     return found
 
 
-def _caption_cosine(said: list[str], questions: Sequence[Question], encode: Callable) -> tuple[dict, dict]:
-    """Cosine of the answer's embedding with those of the right ones, their mean a question's score."""
+def _caption_cosine(
+    predictions: list[str], questions: Sequence[Question], encode: Callable
+) -> tuple[dict, dict]:
+    """Cosine of the answer's embedding with those of the right answers; a question's score is their mean."""
     owner = [i for i, question in enumerate(questions) for _ in question.answers]
-    right = encode([answer for question in questions for answer in question.answers])
-    own = encode(said)[owner]
-    told = {"predictions": own.numpy(), "references": right.numpy()}
-    pairs = metrics.load("embedding_cosine").compute(**told, items=True)["cosine_items"]
+    references = encode([answer for question in questions for answer in question.answers])
+    embeds = {"predictions": encode(predictions)[owner].numpy(), "references": references.numpy()}
+    pairs = metrics.load("embedding_cosine").compute(**embeds, items=True)["cosine_items"]
     scores = np.bincount(owner, weights=pairs) / np.bincount(owner)
     return {"caption_cosine": float(scores.mean())}, {"caption_cosine": scores.tolist()}

@@ -1,28 +1,24 @@
-"""What an evaluation compares: the unpruned model, the methods asked for, and the floors of every table."""
+"""What an evaluation compares: the unpruned model, the methods asked for, and every table's baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import nn
-
-from ...apply import apply_vtp, remove_vtp
 from ...config import VTPConfig
 from ..bench.cli import UsageError
 
 UNPRUNED, DOWNSAMPLE = "unpruned", "downsample"
-FLOORS = ("random", "uniform", "random+absorb", "uniform+absorb")  # downsample is one too
+BASELINES = ("random", "uniform", "random+absorb", "uniform+absorb")  # downsample is one too
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run the model. Cases that differ in their seed only make one row of the table.
+    """One way to run the model. Cases that differ only in their seed make one row of the table.
 
     Attributes:
         method: "unpruned", "downsample" or a method, with `+merger` where it replaces the method's own.
-        keep_ratio: share of tokens left; None for the unpruned model.
+        keep_ratio: share of tokens kept; None for the unpruned model.
         layer: where tokens leave, as a table shows it; "-" where nothing leaves inside the model.
         seed: of random scores, None where nothing is random.
         config: what to apply, None for the model as it is.
@@ -41,7 +37,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """All of it in words, the same in every run: predictions are kept under it."""
+        """All of it in words, the same in every run: predictions are stored under it."""
         words = [self.method] if self.keep_ratio is None else [self.method, f"{self.keep_ratio:g}"]
         words += [] if self.layer == "-" else [f"layer {self.layer}"]
         return " ".join(words + ([] if self.seed is None else [f"seed {self.seed}"]))
@@ -50,12 +46,12 @@ class Case:
 def make_cases(
     methods: Iterable[str], keep_ratios: Iterable[float], layers: Iterable, seeds: int, positions: str
 ) -> list[Case]:
-    """The unpruned model, then by ratio downsample, and by layer the floors and the methods.
+    """The unpruned model, then for each ratio downsample, and for each layer the baselines and the methods.
 
     A method may be given as `NAME+MERGER`; `seeds` runs of what draws its scores at random. Raises UsageError
     for what VTPConfig refuses.
     """
-    cases, names = [Case()], list(dict.fromkeys([*FLOORS, *methods]))
+    cases, names = [Case()], list(dict.fromkeys([*BASELINES, *methods]))
     for ratio in keep_ratios:
         cases.append(Case(DOWNSAMPLE, ratio))
         for layer in layers:
@@ -68,35 +64,13 @@ def _seeded(name: str, keep_ratio: float, layer, seeds: int, positions: str) -> 
     method, _, merger = name.partition("+")
     if method in (UNPRUNED, DOWNSAMPLE):
         raise UsageError(f"every table holds the row {method} already; leave it out of --method")
-    told = {"method": method, "merger": merger or None, "keep_ratio": keep_ratio, "positions": positions}
+    fields = {"method": method, "merger": merger or None, "keep_ratio": keep_ratio, "positions": positions}
     try:
-        config = VTPConfig(layer=layer, **told)
+        config = VTPConfig(layer=layer, **fields)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
     place = "default" if layer is None else ",".join(map(str, layer if isinstance(layer, tuple) else [layer]))
     if config.part("scorer")[0] != "random":
         return [Case(name, keep_ratio, place, None, config)]
-    drawn = [config.replace(scorer_options={"seed": seed}) for seed in range(seeds)]
-    return [Case(name, keep_ratio, place, seed, c) for seed, c in enumerate(drawn)]
-
-
-@contextmanager
-def applied(model: nn.Module, case: Case) -> Iterator[nn.Module]:
-    """The model as the case has it, and afterwards as it was."""
-    if case.config is None:
-        yield model
-        return
-    try:
-        yield apply_vtp(model, case.config)
-    finally:
-        remove_vtp(model)
-
-
-def check(model: nn.Module, cases: list[Case]) -> None:
-    """Raise UsageError if the model cannot be pruned as one of the cases says."""
-    for case in cases:
-        try:
-            with applied(model, case):
-                pass
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise UsageError(str(error)) from None
+    seeded = [config.replace(scorer_options={"seed": seed}) for seed in range(seeds)]
+    return [Case(name, keep_ratio, place, seed, config) for seed, config in enumerate(seeded)]

@@ -1,8 +1,16 @@
-"""The floor that any user can have without pruning: a smaller image."""
+"""The baseline that any user can have without pruning: a smaller image."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from PIL import Image
+from torch import nn
+
 from ...pruning.tokens import num_keep
+from ..image_processors import square
 
 
 def nearest_grid(rows: int, columns: int, keep_ratio: float) -> tuple[int, int]:
@@ -21,10 +29,49 @@ def nearest_grid(rows: int, columns: int, keep_ratio: float) -> tuple[int, int]:
     return min(shapes, key=badness)
 
 
-def smaller(processor, side: int) -> dict:
-    """Arguments of an image processor's call that has it make squares of that side."""
-    size = dict(processor.size)
-    square = {"height": side, "width": side}
-    if "shortest_edge" in size:
-        return {"size": {"shortest_edge": side}, "crop_size": square}
-    return {"size": square}
+def smaller(
+    image_processor, config, images: Sequence[Image.Image], keep_ratio: float
+) -> tuple[list[Image.Image], dict]:
+    """Images, and arguments of the image processor, that make about that share of a model's image tokens.
+
+    `config` is the model's. Where images are of one size the processor makes smaller squares; where each has
+    a grid of its own, in units of `merge_size` patches, they are resized to a smaller one.
+    """
+    patch = config.vision_config.patch_size
+    merge = getattr(image_processor, "merge_size", None)
+    if not merge:
+        side = config.vision_config.image_size // patch
+        return list(images), square(image_processor, nearest_grid(side, side, keep_ratio)[0] * patch)
+    unit, resized = merge * patch, []
+    grids = image_processor(images=list(images), return_tensors="pt")["image_grid_thw"].tolist()
+    for image, (_, rows, columns) in zip(images, grids, strict=True):
+        rows, columns = nearest_grid(rows // merge, columns // merge, keep_ratio)
+        resized.append(image.resize((columns * unit, rows * unit), Image.Resampling.BICUBIC))
+    longest = dict(image_processor.size)["longest_edge"]
+    return resized, {"size": {"shortest_edge": unit**2, "longest_edge": longest}}
+
+
+@contextmanager
+def any_size(model: nn.Module) -> Iterator[None]:
+    """Let a tower whose images are of one size take others, its position embeddings stretched."""
+
+    def stretch(module, args, kwargs):
+        return args, {**kwargs, "interpolate_pos_encoding": True}
+
+    handles = [
+        module.register_forward_pre_hook(stretch, with_kwargs=True)
+        for module in _outermost_stretchable(model)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _outermost_stretchable(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if "interpolate_pos_encoding" in inspect.signature(type(child).forward).parameters:
+            yield child
+        else:
+            yield from _outermost_stretchable(child)

@@ -10,17 +10,20 @@ from tqdm import tqdm
 from ..bench.cli import UsageError
 from . import retrieval
 from .cases import Case
-from .clip import TextSide, VisionSide
+from .clip import VisionSide
 from .items import ImageData, decoded
 from .rows import Quality
 from .script import Run
+from .texts import TextEncoder
 
 
-def embed_all(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list[int]]:
+def embed_all(
+    run: Run, vision: VisionSide, text: TextEncoder | None, data: ImageData
+) -> tuple[list, list[int]]:
     """(index, label, embeddings by case, tokens kept by case, captions' embeddings) of every image, in order.
 
-    The data is read once: each batch runs through every case. Broken images are passed over; their numbers
-    come second.
+    The data is read once: each batch runs through every case. Broken images are skipped; their numbers are
+    the second result.
     """
     own, broken = run.processes.agree(lambda: embed_own(run, vision, text, data))
     done = run.processes.gather(own, key=lambda one: one[0])
@@ -33,8 +36,8 @@ def embed_all(run: Run, vision: VisionSide, text: TextSide | None, data: ImageDa
     return done, broken
 
 
-def embed_own(run: Run, vision: VisionSide, text: TextSide | None, data: ImageData) -> tuple[list, list]:
-    """What this process has a share in, unordered, and the numbers of its broken images."""
+def embed_own(run: Run, vision: VisionSide, text: TextEncoder | None, data: ImageData) -> tuple[list, list]:
+    """The images of this process's batches, unordered, and the numbers of the broken ones."""
     own, broken, hidden = [], [], None if run.processes.main else True
     with tqdm(total=data.num_batches(run.args.batch_size), disable=hidden, leave=False) as bar:
         for number, batch in run.processes.mine(data, run.args.batch_size):
@@ -47,7 +50,8 @@ def embed_own(run: Run, vision: VisionSide, text: TextSide | None, data: ImageDa
     return own, broken
 
 
-def one_batch(cases: list[Case], vision: VisionSide, text: TextSide | None, good: list) -> list[tuple]:
+def one_batch(cases: list[Case], vision: VisionSide, text: TextEncoder | None, good: list) -> list[tuple]:
+    """Every case's embeddings of one batch of (item, image)."""
     pixels = vision.pixels([image for _, image in good], cases)
     embeds = {case.name: vision.embed(case, pixels) for case in cases}
     captions: list = [None] * len(good)
@@ -55,12 +59,12 @@ def one_batch(cases: list[Case], vision: VisionSide, text: TextSide | None, good
         counts = [len(item.captions) for item, _ in good]
         if 0 in counts:
             raise UsageError(f"row {good[counts.index(0)][0].index} has no caption")
-        captions = text([caption for item, _ in good for caption in item.captions]).cpu().split(counts)
+        captions = text([caption for item, _ in good for caption in item.captions]).split(counts)
     return [
         (
             item.index,
             item.label,
-            # clones: a view is sent with all of its batch
+            # clones: another process would be sent the whole batch with a view
             {name: x[i].clone() for name, (x, _) in embeds.items()},
             {name: kept[i] for name, (_, kept) in embeds.items()},
             None if captions[i] is None else captions[i].clone(),
@@ -70,7 +74,7 @@ def one_batch(cases: list[Case], vision: VisionSide, text: TextSide | None, good
 
 
 def score(cases: list[Case], done: list[tuple], classes: torch.Tensor | None) -> dict[str, Quality]:
-    """The metrics of every case; the first is the unpruned model, which cosines refer to."""
+    """The metrics of every case; cosines are with the first, which is the unpruned model."""
     found, reference = {}, None
     _, labels, embeds, kept, captions = zip(*done, strict=True)
     for case in cases:

@@ -7,42 +7,42 @@ from statistics import median
 
 import numpy as np
 
-from .cases import DOWNSAMPLE, FLOORS, UNPRUNED
+from .cases import BASELINES, DOWNSAMPLE, UNPRUNED
 from .pareto import frontier
 
 ROUNDS = 10  # timed batches of a row from which on its throughput is worth comparing at
 
 
 def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str) -> list[dict]:
-    """For every metric, layer and method that is no floor, each other row of that layer beside the method.
+    """For every metric, layer and method that is no baseline, each other row of that layer beside the method.
 
     What a method has at another's throughput (`speed`) lies on the lines that join its own best rows, the
     unpruned model's among them; a row that is faster than all of these is left out. One ratio is not one
     speed: choosing and merging take time, too.
     """
-    floors, whole = (*FLOORS, DOWNSAMPLE), [row for row in rows if row["method"] == UNPRUNED]
+    baselines, unpruned = (*BASELINES, DOWNSAMPLE), [row for row in rows if row["method"] == UNPRUNED]
     found = []
     for metric in metrics:
         for layer in dict.fromkeys(row["layer"] for row in rows if row["layer"] != "-"):
             here = [row for row in rows if row["layer"] == layer or row["method"] == DOWNSAMPLE]
-            for method in dict.fromkeys(row["method"] for row in here if row["method"] not in floors):
+            for method in dict.fromkeys(row["method"] for row in here if row["method"] not in baselines):
                 own = [row for row in here if row["method"] == method]
-                best = frontier([(row[speed], row[metric]) for row in whole + own], rising=True)
+                best = frontier([(row[speed], row[metric]) for row in unpruned + own], rising=True)
                 throughput, quality = zip(*best, strict=True)
                 for row in here:
                     if row["method"] != method and row[speed] <= throughput[-1]:
-                        ours = float(np.interp(row[speed], throughput, quality))
-                        told = {"metric": metric, "layer": layer, "method": method, "other": row["method"]}
-                        told |= {"other_keep_ratio": row["keep_ratio"], speed: row[speed]}
-                        told |= {"speedup": row["speedup"], "value": ours, "other_value": row[metric]}
-                        found.append({**told, "difference": ours - row[metric]})
+                        value = float(np.interp(row[speed], throughput, quality))
+                        pair = {"metric": metric, "layer": layer, "method": method, "other": row["method"]}
+                        pair |= {"other_keep_ratio": row["keep_ratio"], speed: row[speed]}
+                        pair |= {"speedup": row["speedup"], "value": value, "other_value": row[metric]}
+                        found.append({**pair, "difference": value - row[metric]})
     return found
 
 
 def words(compared: Sequence[dict], rows: Sequence[dict]) -> list[str]:
-    """A line for every method, layer and other method: what the method has more, by the other's ratio."""
-    spread = median(row["latency_spread"] for row in rows)
-    lines = [f"Of half of the rows the quartiles of the timed rounds lie at most {spread:.1%} apart.", ""]
+    """A line for every method, layer and other method: the method's gain by the other's ratio."""
+    width = median(row["latency_spread"] for row in rows)
+    lines = [f"Of half of the rows the quartiles of the timed rounds lie at most {width:.1%} apart.", ""]
     for method, layer in dict.fromkeys((row["method"], row["layer"]) for row in compared):
         lines.append(f"{method}, layer {layer}, at the measured throughput of another row, against that row:")
         own = [row for row in compared if (row["method"], row["layer"]) == (method, layer)]

@@ -32,7 +32,7 @@ class Item:
 
 @dataclass
 class ImageData:
-    """A stream that can be read again; `classes` is empty without labels, `captioned` says which it has."""
+    """A stream of images that can be read again; `classes` is empty without labels."""
 
     source: str
     rows: object  # a dataset of `datasets` whose images are bytes
@@ -104,7 +104,7 @@ def decoded(item: Item) -> Image.Image | None:
 
 
 def content(image: Image.Image | None) -> str | None:
-    """A hash of what a decoded image shows, whatever its file is called; None of a broken one."""
+    """A hash of a decoded image's pixels, whatever its file is called; None for a broken one."""
     if image is None:
         return None
     return hashlib.sha256(f"{image.width} x {image.height} ".encode() + image.tobytes()).hexdigest()
@@ -121,7 +121,7 @@ def _named(first: dict, names: tuple[str, ...], kinds: type) -> str | None:
 
 
 def _classes(data: ImageData, first: dict) -> list[str]:
-    """The names that stand in the label column, in alphabetical order."""
+    """The names in the label column, in alphabetical order."""
     if not isinstance(first[data.label], str):
         raise UsageError(
             f"the labels of {data.source} are numbers without names; give a file of names as --classes"

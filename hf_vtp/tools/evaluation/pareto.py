@@ -8,28 +8,27 @@ from ..bench.cli import replacing
 from .cases import DOWNSAMPLE, UNPRUNED
 
 AGAINST = {
-    "kept_tokens": "image tokens left",
+    "kept_tokens": "image tokens kept",
     "images_per_s": "throughput (images per second)",
     "questions_per_s": "throughput (questions per second)",
 }
 
 
 def frontier(points: list[tuple[float, float]], rising: bool) -> list[tuple[float, float]]:
-    """The points (cost, quality) that no other betters in both, by cost; `rising`: more of it is better."""
-    best, kept = float("-inf"), []
+    """The points (cost, quality) that no other beats in both, by cost; `rising`: more of it is better."""
+    best, undominated = float("-inf"), []
     for x, y in sorted(points, key=lambda p: (-p[0] if rising else p[0], -p[1])):
         if y > best:
             best = y
-            kept.append((x, y))
-    return sorted(kept)
+            undominated.append((x, y))
+    return sorted(undominated)
 
 
 def plot(target: Path, title: str, rows: list[dict], metric: str, speed: str) -> None:
     """Two panels that share the quality axis; lines join a method's ratios, a grey one the Pareto frontier.
 
-    In the first panel the slowest and the fastest row of a line bear their ratio.
-
-    Written whole or not at all, in the format that the suffix names.
+    In the first panel the slowest and the fastest row of a line bear their ratio. The file is written whole
+    or not at all, in the format that the suffix names.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Predictions on disk, each as soon as there is one: a run that was killed goes on where it stopped."""
+"""Predictions on disk, each as soon as there is one: a run that was killed resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MOST_TOKENS = 2**31
 Key = tuple[str, str]  # case, question
 
 
-class Ledger:
-    """A JSONL file: the first line says which run it belongs to, each other what a case answered once.
+class Predictions:
+    """A JSONL file: the first line says which run it belongs to, every other line is one answer of a case.
 
     Every process but the first writes to a file of its own beside it, which `merge` takes in. The first one
-    holds a lock on the file until it closes the ledger or ends, however that happens.
+    holds a lock on the file until `close`, or until the process ends, however that happens.
     """
 
     def __init__(self, path: Path, run: dict, index: int = 0):
@@ -34,7 +34,7 @@ class Ledger:
         self.lock: BinaryIO | None = None
 
     def merge(self, order: Iterable[Key] = ()) -> dict[Key, dict]:
-        """Gather all parts into the one file, those of `order` first; what a kill cut short is dropped.
+        """Gather all parts into the one file, those of `order` first, without a line that a kill cut short.
 
         For the first process alone. Raises UsageError for a file that another evaluation has open, that is
         something else, or that is of another run.
@@ -75,8 +75,7 @@ class Ledger:
         return {(row["case"], row["id"]): row for row in _rows(self.path, self.run)}
 
     def add(self, rows: Iterable[dict]) -> None:
-        """Append lines, and have them on disk before anything else is asked; raises UsageError if it is
-        full."""
+        """Append lines, and have them on disk before the next question; raises UsageError for a full disk."""
         data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         try:
             if self.file is None:
@@ -88,13 +87,13 @@ class Ledger:
             raise UsageError(f"{self.own} cannot be written ({reason(error)})") from None
 
     def end(self) -> None:
-        """Add no more; what was added stays locked."""
+        """Add no more lines; the file stays locked."""
         if self.file is not None:
             self.file.close()
             self.file = None
 
     def close(self) -> None:
-        """Let other evaluations have the file."""
+        """Unlock the file for other evaluations."""
         self.end()
         if self.lock is not None:
             self.lock.close()
@@ -102,7 +101,7 @@ class Ledger:
 
 
 def locked(path: Path) -> BinaryIO:
-    """The file, open and locked until it is closed; raises UsageError where another process has it."""
+    """The file, open and locked until it is closed; raises UsageError where another process has locked it."""
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,8 +131,8 @@ def _rows(file: Path, run: dict | None) -> list[dict]:
             raise UsageError(f"{file} is no file of predictions; give another name with --predictions")
         other = [name for name in {**run, **head} if run.get(name) != head.get(name)]
         if other:
-            told = f"{other[0]} {shortened(repr(head.get(other[0])))}, not {run.get(other[0])!r}"
-            raise UsageError(f"{file} belongs to a run with {told}; give another name with --predictions")
+            found = f"{other[0]} {shortened(repr(head.get(other[0])))}, not {run.get(other[0])!r}"
+            raise UsageError(f"{file} belongs to a run with {found}; give another name with --predictions")
     rows = [_object(line) for line in lines]
     for number, row in enumerate(rows, first):
         wrong = [name for name in TEXTS if not isinstance(row.get(name), str)]

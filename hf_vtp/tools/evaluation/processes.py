@@ -1,7 +1,7 @@
 """One process or several, through accelerate: which batches are whose, and all results in their order.
 
-Whole batches are shared out, so that a batch holds the same items however many processes there are: a matrix
-product's last digits depend on its size.
+Each process takes whole batches, so that a batch holds the same items however many processes there are: the
+last digits of a matrix product depend on its size.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Processes:
         return sorted(gather_object(own) if self.num > 1 else own, key=key)
 
     def agree(self, call: Callable[[], T]) -> T:
-        """`call()` in every process; where one raises UsageError all end, so that none waits."""
+        """`call()` in every process; where one raises UsageError all of them end, so that none waits."""
         try:
             result, problem = call(), None
         except cli.UsageError as error:
@@ -77,7 +77,7 @@ class Processes:
         self.state.wait_for_everyone()
 
     def close(self) -> None:
-        """Part, whatever became of the others."""
+        """Leave the group, whatever became of the other processes."""
         if self.num > 1:
             self.state.destroy_process_group()
 

@@ -23,7 +23,7 @@ WHERE = "give a .jsonl file whose lines have image, question and answers, or a d
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its place, its name, how to open its image, its text and the answers that are right."""
+    """One question: its number, its id, how to open its image, its text and the right answers."""
 
     index: int
     id: str
@@ -33,10 +33,10 @@ class Question:
 
 
 def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> list[Question]:
-    """The first `limit` questions; images stay closed. Raises UsageError for what is no such file or dataset.
+    """The first `limit` questions; images stay closed. Raises UsageError for any other file or dataset.
 
-    Fields or columns: `image`, `question`, `answers` (a text, a list of them, or VQA's list of dicts) and
-    perhaps `id`, else the place counts.
+    Fields or columns are `image`, `question`, `answers` (a text, a list of them, or VQA's list of dicts) and
+    perhaps `id`, by default the number of the line.
     """
     path = Path(os.path.expanduser(source))
     rows = _lines(path) if path.suffix.lower() == ".jsonl" else _rows(source, path, split)

@@ -26,22 +26,22 @@ def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict,
     result = metrics.load("top_k_accuracy").compute(
         predictions=ranked(images, classes, max(k)), references=labels, k=k, items=True
     )
-    return parted(result)
+    return split_items(result)
 
 
 def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict, dict]:
-    """Recall both ways; `owner[j]` is the image of caption j. An image scores as its captions do by mean."""
+    """Recall both ways; `owner[j]` is the image of caption j. An image scores the mean of its captions."""
     metric, result, items = metrics.load("recall_at_k"), {}, {}
     own: list[list[int]] = [[] for _ in images]
     for caption, image in enumerate(owner):
         own[image].append(caption)
-    told = {"k": RECALL_AT, "items": True}
     ways = {
         "i2t": (ranked(images, captions, max(RECALL_AT)), own),
         "t2i": (ranked(captions, images, max(RECALL_AT)), [[image] for image in owner]),
     }
     for way, (predictions, references) in ways.items():
-        values, each = parted(metric.compute(predictions=predictions, references=references, **told))
+        computed = metric.compute(predictions=predictions, references=references, k=RECALL_AT, items=True)
+        values, each = split_items(computed)
         result |= {f"{way}_{name}": value for name, value in values.items()}
         items |= {f"{way}_{name}": scores for name, scores in each.items()}
     for name in each:
@@ -51,12 +51,12 @@ def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict,
 
 def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
     """Mean, p5 and minimum of the cosine with the unpruned embeddings."""
-    told = {"predictions": images.numpy(), "references": reference.numpy()}
-    result, items = parted(metrics.load("embedding_cosine").compute(**told, items=True))
+    embeds = {"predictions": images.numpy(), "references": reference.numpy()}
+    result, items = split_items(metrics.load("embedding_cosine").compute(**embeds, items=True))
     return result, {"cosine_mean": items["cosine"]}
 
 
-def parted(result: dict) -> tuple[dict, dict]:
+def split_items(result: dict) -> tuple[dict, dict]:
     """A metric's numbers, and the scores of its items by the name of the number."""
     items = {
         name.removesuffix("_items"): scores for name, scores in result.items() if name.endswith("_items")

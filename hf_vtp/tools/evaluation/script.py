@@ -36,7 +36,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
         "--method",
         nargs="+",
         default=["vtp", "qk_topk"],
-        help=f"beside the floors: NAME, or NAME+MERGER, of {', '.join(list_methods())}",
+        help=f"beside the baselines: NAME, or NAME+MERGER, of {', '.join(list_methods())}",
     )
     p.add_argument(
         "--layer",
@@ -73,7 +73,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 class Run:
-    """An evaluation from its arguments to its end; the constructor raises UsageError for what cannot be."""
+    """An evaluation from its arguments to its end; the constructor raises UsageError for wrong arguments."""
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.command = args, cli.command()
@@ -154,7 +154,7 @@ class Run:
 
 
 def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv: list[str]) -> None:
-    """An evaluation as `argv` asks; its processes end together, or part after an error."""
+    """Run an evaluation as `argv` says; its processes end together, or separately after an error."""
     run = Run(options.parse_args(argv))
     try:
         evaluate(run)
@@ -164,7 +164,7 @@ def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv
 
 
 def columns(metrics: Sequence[str], unit: str, further: Sequence[str] = ()) -> list[report.Column]:
-    """What is printed of each row: the first of `metrics` with what is lost of it."""
+    """What is printed of each row; the first of `metrics` comes with its lossyness."""
     return [
         ("method", lambda row: row["method"]),
         ("keep", lambda row: "-" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}"),

@@ -9,19 +9,22 @@ import torch
 from PIL import Image
 
 from ..bench import cli
-from ..bench import clip as bench
 from ..bench.cli import UsageError
+from ..cases import refuse_impossible
+from ..towers import load_tower, processor_of
 from . import retrieval
-from .cases import Case, check
-from .clip import PROMPTS, TextSide, VisionSide
+from .cases import Case
+from .clip import VisionSide
 from .embed import embed_all, score
 from .items import EVERYTHING, ImageData, decoded, open_images
 from .rows import Quality
 from .script import Run, columns, parser
+from .texts import TextEncoder
 from .work import measure_work
 
 RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in retrieval.RECALL_AT)
 COSINES = ("cosine_mean", "cosine_p5", "cosine_min")
+PROMPTS = ("a photo of a {}.",)
 
 
 def options(doc: str):
@@ -57,14 +60,14 @@ def evaluate(run: Run) -> None:
             lines(args.classes, "--classes"),
         )
     )
-    model = bench.load_model(args.model, args.weights, dtype, None, run.device)
-    check(model, run.cases)
-    vision = VisionSide(model, bench.image_processor(args.model, args.weights, model.config.image_size))
+    tower = load_tower(args.model, args.weights, dtype, None, run.device)
+    refuse_impossible(tower.model, [case.config for case in run.cases])
+    vision = VisionSide(tower, processor_of(args.model, args.weights, tower.model.config))
     wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
     skipped, count = [], 0
     if run.trained:
-        text = TextSide(args.model, dtype, run.device) if wanted else None
-        classes = text.classes(data.classes, prompts).cpu() if data.label else None
+        text = TextEncoder(args.model, run.device, dtype) if wanted else None
+        classes = text.classes(data.classes, prompts) if data.label else None
         done, skipped = embed_all(run, vision, text, data)
         count = len(done)
         found = processes.on_main(lambda: score(run.cases, done, classes))
@@ -93,35 +96,35 @@ def evaluate(run: Run) -> None:
 
 
 def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:
-    """Nothing but the tokens that are left of the first images."""
+    """No quality, only the number of tokens kept of the first images."""
     pixels = vision.pixels(first_images(run, data), run.cases)
     return {case.name: Quality({}, {}, vision.embed(case, pixels)[1]) for case in run.cases}
 
 
 def measure(run: Run, vision: VisionSide, data: ImageData) -> dict[tuple, dict]:
-    """Time and FLOPs on the first batch, and the tokens of a whole image."""
+    """Time and FLOPs on the first batch, and the number of tokens of an unpruned image."""
     images = first_images(run, data)
     pixels = vision.pixels(images, run.cases)
 
     def forward(case: Case):
         return vision.forward(case, pixels)
 
-    told = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
-    work = measure_work(vision.model, run.cases, forward, forward, **told)
+    kwargs = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
+    work = measure_work(vision.model, run.cases, forward, forward, **kwargs)
     return {key: {**row, "total_tokens": vision.side**2} for key, row in work.items()}
 
 
 def first_images(run: Run, data: ImageData) -> list[Image.Image]:
     """One batch of images that are not broken; raises UsageError if there is none."""
-    whole = (image for item in data if (image := decoded(item)) is not None)
-    images = list(islice(whole, run.args.batch_size))
+    good = (image for item in data if (image := decoded(item)) is not None)
+    images = list(islice(good, run.args.batch_size))
     if not images:
         raise UsageError(f"no image is left of {data.source}")
     return images
 
 
 def lines(path: str | None, option: str) -> list[str] | None:
-    """The lines of a file that are not empty, None without one."""
+    """The lines of a file that are not empty; None without a file."""
     if path is None:
         return None
     try:

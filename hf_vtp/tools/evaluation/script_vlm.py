@@ -9,15 +9,19 @@ from tqdm import tqdm
 
 from ..bench import cli
 from ..bench.cli import UsageError
+from ..cases import refuse_impossible
+from ..models import load_config, load_model, refuse_unprunable
+from ..processors import load_processor
+from ..prompts import Prompts
 from .answers import METRICS, chosen, qualities
-from .cases import Case, check
+from .cases import Case
 from .items import EVERYTHING, content, decoded
-from .predictions import COUNTS, Ledger
-from .prompts import Prompter
+from .predictions import COUNTS, Predictions
 from .questions import Question, read_questions
 from .rows import mean_count
 from .script import Run, columns, parser
-from .vlm import Answerer, TextEncoder, load_model
+from .texts import TextEncoder
+from .vlm import Answerer
 from .work import measure_work
 
 OF_ITEMS = {"pope": "pope_accuracy"}  # metrics whose number is called otherwise
@@ -33,7 +37,7 @@ def options(doc: str):
     p.add_argument("--metric", nargs="+", choices=METRICS, help="default: all that the answers allow")
     p.add_argument("--text-encoder", help="a CLIP or another text encoder, for caption_cosine")
     p.add_argument("--prompt", help="with {image} and {question}; default: the checkpoint's chat template")
-    p.add_argument("--instruction", help="a line behind every question, such as: Answer in one word.")
+    p.add_argument("--instruction", help="a line after every question, such as: Answer in one word.")
     p.add_argument("--max-new-tokens", type=cli.count, default=16)
     p.add_argument(
         "--predictions",
@@ -48,37 +52,33 @@ def options(doc: str):
 @torch.inference_mode()
 def evaluate(run: Run) -> None:
     args, processes = run.args, run.processes
-    predictions = processes.agree(lambda: cli.writable(args.predictions))
+    path = processes.agree(lambda: cli.writable(args.predictions))
     questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
     names = chosen(args.metric, questions, args.text_encoder is not None)
-    model = load_model(args.model, args.weights, cli.DTYPES[run.dtype], run.device)
-    check(model, run.cases)
-    prompt = args.prompt and args.prompt.replace("\\n", "\n")
-    answerer = Answerer(
-        model, Prompter(args.model, model.config, prompt, args.instruction), args.max_new_tokens
-    )
+    answerer = load_answerer(run)
+    model = answerer.model
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
-    ledger = Ledger(predictions, identity(run), processes.index)
-    processes.on_main(ledger.merge)
-    done = ledger.read()
+    predictions = Predictions(path, identity(run), processes.index)
+    processes.on_main(predictions.merge)
+    done = predictions.read()
     resumed = processes.on_main(lambda: already(run, questions, done))
-    broken = processes.agree(lambda: ask_own(run, answerer, questions, ledger, done))
-    ledger.end()
+    broken = processes.agree(lambda: ask_own(run, answerer, questions, predictions, done))
+    predictions.end()
     broken = processes.gather([question.index for question in broken], key=int)
     skipped = [question.id for question in questions if question.index in broken]
     questions = [question for question in questions if question.index not in broken]
     if not questions:
         raise UsageError(f"no image is left of {args.data}")
     order = [(case.name, question.id) for case in run.cases for question in questions]
-    done = processes.on_main(lambda: ledger.merge(order))
-    ledger.close()
+    done = processes.on_main(lambda: predictions.merge(order))
+    predictions.close()
     work = processes.on_main(lambda: measure(run, answerer, questions))
     if not processes.main:
         return
     for name in skipped:
         print(f"skipped question {name}: the image is broken", file=sys.stderr)
-    whole = [done[run.cases[0].name, question.id]["total_tokens"] for question in questions]
-    work = {key: {**row, "total_tokens": mean_count(whole)} for key, row in work.items()}
+    unpruned = [done[run.cases[0].name, question.id]["total_tokens"] for question in questions]
+    work = {key: {**row, "total_tokens": mean_count(unpruned)} for key, row in work.items()}
     names = names if run.trained else []
     found = qualities(run.cases, done, questions, names, encode)
     compared = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
@@ -102,8 +102,21 @@ def evaluate(run: Run) -> None:
     run.finish(about, found, work, compared, columns(compared, "question", further), "questions_per_s")
 
 
+def load_answerer(run: Run) -> Answerer:
+    """The model that the arguments name with its prompts; raises UsageError where it cannot be pruned so."""
+    args = run.args
+    config = load_config(args.model)
+    refuse_unprunable(args.model, config, answers=True)
+    dtype = cli.DTYPES[run.dtype]
+    model = load_model(args.model, config=config, weights=args.weights, dtype=dtype, device=run.device)
+    refuse_impossible(model, [case.config for case in run.cases])
+    template = args.prompt and args.prompt.replace("\\n", "\n")
+    prompts = Prompts(model, load_processor(args.model, config), template, args.instruction)
+    return Answerer(model, prompts, args.max_new_tokens)
+
+
 def already(run: Run, questions: list[Question], done: dict) -> int:
-    """How many answers of this run are there; raises UsageError if they are to other questions."""
+    """How many answers of this run are on disk; raises UsageError if they are to other questions."""
     count = 0
     for question in questions:
         same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
@@ -112,8 +125,10 @@ def already(run: Run, questions: list[Question], done: dict) -> int:
         asked = {"question": question.text, "answers": list(question.answers)}
         asked["image"] = content(decoded(question))
         if any(row.get(name) != value for row in same for name, value in asked.items()):
-            told = f"{run.args.predictions} has another question, image or other answers with the id"
-            raise UsageError(f"{told} {question.id}; give another name with --predictions")
+            raise UsageError(
+                f"{run.args.predictions} has another question, image or other answers with the id "
+                f"{question.id}; give another name with --predictions"
+            )
         if any(name not in row for row in same for name in COUNTS):
             raise UsageError(
                 f"{run.args.predictions} does not say how many tokens were kept of {question.id}; give "
@@ -124,7 +139,7 @@ def already(run: Run, questions: list[Question], done: dict) -> int:
 
 
 def identity(run: Run) -> dict:
-    """What two runs must share for one to go on with the other's answers."""
+    """What two runs must share for one to resume with the other's answers."""
     args = run.args
     names = (
         "model",
@@ -141,9 +156,9 @@ def identity(run: Run) -> dict:
 
 
 def ask_own(
-    run: Run, answerer: Answerer, questions: list[Question], ledger: Ledger, done: dict
+    run: Run, answerer: Answerer, questions: list[Question], predictions: Predictions, done: dict
 ) -> list[Question]:
-    """Ask every case what it has not answered of this process's batches; returns what has a broken image."""
+    """Ask every case this process's questions that it has not answered; returns those with a broken image."""
     broken, hidden = [], None if run.processes.main else True
     with tqdm(total=len(questions) * len(run.cases), disable=hidden, leave=False) as bar:
         for number, batch in run.processes.mine(questions, run.args.batch_size):
@@ -156,15 +171,15 @@ def ask_own(
                 broken += [q for q in todo if images[q] is None]
                 todo = [q for q in todo if images[q] is not None]
                 if todo:
-                    ledger.add(ask(answerer, case, todo, [images[q] for q in todo]))
+                    predictions.add(ask(answerer, case, todo, [images[q] for q in todo]))
             bar.update((number * run.args.batch_size + len(batch)) * len(run.cases) - bar.n)
     return broken
 
 
 def ask(answerer: Answerer, case: Case, questions: list[Question], images: list) -> list[dict]:
-    """The ledger's lines of one case and batch."""
+    """The lines of the predictions file for one case and batch."""
     inputs, counts = answerer.inputs(images, [question.text for question in questions], case)
-    said, kept = answerer(case, inputs, counts)
+    texts, kept = answerer(case, inputs, counts)
     return [
         {
             "case": case.name,
@@ -173,15 +188,15 @@ def ask(answerer: Answerer, case: Case, questions: list[Question], images: list)
             "answers": list(question.answers),
             "image": content(image),
             "prediction": text,
-            "kept_tokens": left,
+            "kept_tokens": num_kept,
             "total_tokens": count,
         }
-        for question, image, text, left, count in zip(questions, images, said, kept, counts, strict=True)
+        for question, image, text, num_kept, count in zip(questions, images, texts, kept, counts, strict=True)
     ]
 
 
 def measure(run: Run, answerer: Answerer, questions: list[Question]) -> dict[tuple, dict]:
-    """FLOPs until the first token and time of whole answers, all of the full length, on the first batch."""
+    """FLOPs until the first token, and time of answers of the full length, on the first batch."""
     batch = questions[: run.args.batch_size]
     images, texts = [decoded(q) for q in batch], [q.text for q in batch]
     inputs = {case.row: answerer.inputs(images, texts, case)[0] for case in run.cases}

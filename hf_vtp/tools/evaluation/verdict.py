@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .cases import DOWNSAMPLE
-from .compare import HOW
+from .compare import BEST, HOW
 from .equal_speed import words
 
 
@@ -39,7 +39,7 @@ def verdict(
 
 
 def _winners(metric: str, rows: list[dict]) -> list[str]:
-    """The best row of every cell, floors included."""
+    """The best row of every cell, baselines included."""
     lines = []
     for ratio, layer in dict.fromkeys((r["keep_ratio"], r["layer"]) for r in rows if r["layer"] != "-"):
         inside = [
@@ -51,13 +51,12 @@ def _winners(metric: str, rows: list[dict]) -> list[str]:
 
 
 def _record(method: str, own: list[dict]) -> list[str]:
-    """What one method wins, loses and leaves open."""
-    lines = [f"{method} against the best floor of each cell:"]
+    """The cells that one method wins, loses and neither."""
+    lines = [f"{method} against the best baseline of each cell:"]
     for outcome in ("wins", "loses", "neither"):
         cells = [
             f"keep {row['keep_ratio']:g} layer {row['layer']} "
-            f"({row['best_floor']}: {row['difference']:+.4f}, "
-            f"{row['low']:+.4f} to {row['high']:+.4f})"
+            f"({row[BEST]}: {row['difference']:+.4f}, {row['low']:+.4f} to {row['high']:+.4f})"
             for row in own
             if row["outcome"] == outcome
         ]

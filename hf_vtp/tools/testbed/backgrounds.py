@@ -46,13 +46,12 @@ def photograph(name: str) -> Image.Image:
 def background(random: Random, split: str, width: int, height: int) -> tuple[str, Image.Image]:
     """A randomly placed, scaled, mirrored and dimmed piece of one photograph, and that photograph's name."""
     name = random.choice(BACKGROUNDS[split])
-    whole = photograph(name)
-    scale = random.uniform(
-        1, min(2.5, whole.width / width, whole.height / height)
-    )  # its pixels to one of ours
+    photo = photograph(name)
+    # pixels of the photograph in one of the picture
+    scale = random.uniform(1, min(2.5, photo.width / width, photo.height / height))
     w, h = width * scale, height * scale
-    x, y = random.uniform(0, whole.width - w), random.uniform(0, whole.height - h)
-    piece = whole.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
+    x, y = random.uniform(0, photo.width - w), random.uniform(0, photo.height - h)
+    piece = photo.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
     if random.random() < 0.5:
         piece = piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     light = random.uniform(0.5, 1)

@@ -14,12 +14,9 @@ from .questions import caption, facts, questions
 from .scenes import COLORS, SHAPES, WORDS, Scene, make_scene
 from .tokenizer import EOS, IMAGE, PAD, VISION_END, VISION_START, VOCABULARY, encode
 
-TARGETS = (
-    1 + len(COLORS),
-    1 + len(SHAPES),
-    1 + len(WORDS) + 10,
-)  # classes of a place in the picture; 0: nothing
-COVERED = 0.2  # a place shows what covers so much of it, or of what is smaller than a place
+# classes of a place in the picture, by color, shape and writing; 0: nothing
+TARGETS = (1 + len(COLORS), 1 + len(SHAPES), 1 + len(WORDS) + 10)
+COVERED = 0.2  # a thing counts at a place if it covers so much of it, or so much of the thing lies there
 ASKED, TURN, PER_TYPE = 6, 14, 2  # questions about one picture, tokens of each, and most of one type
 CAPTION = 24  # tokens
 
@@ -29,7 +26,7 @@ class Batches(IterableDataset):
 
     Args:
         collate: makes a dict of tensors from a list of (scene, random generator of its own).
-        start: the first batch, so that a run can go on where it was stopped.
+        start: the first batch, so that a run can resume where it was stopped.
     """
 
     def __init__(self, collate, seed: int, size: int, start: int = 0, varied: bool = False):
@@ -62,12 +59,12 @@ def patches(scene: Scene) -> np.ndarray:
     image = pixels(scene)
     rows, columns = (side // (PATCH * MERGE) for side in image.shape[1:])
     cut = image.reshape(3, rows, MERGE, PATCH, columns, MERGE, PATCH).transpose(1, 4, 2, 5, 0, 3, 6)
-    twice = np.repeat(cut[:, :, :, :, :, None], 2, axis=5)  # a picture is a film of two equal frames
+    twice = np.repeat(cut[:, :, :, :, :, None], 2, axis=5)  # a picture is a video of two equal frames
     return twice.reshape(rows * columns * MERGE**2, -1)
 
 
 def targets(scene: Scene, cell: int) -> np.ndarray:
-    """What every place of `cell` × `cell` pixels shows: color, shape, writing; int64 [places, 3]."""
+    """The color, shape and writing at every place of `cell` × `cell` pixels; int64 [places, 3]."""
     columns, rows = (side // cell for side in scene.image.size)
     shown = np.zeros((rows, columns, 3), dtype=np.int64)
     best = np.zeros((rows, columns))
@@ -82,7 +79,7 @@ def targets(scene: Scene, cell: int) -> np.ndarray:
 
 
 def _characters(scene: Scene) -> list[tuple[tuple, int]]:
-    """Boxes of what is printed: a word as a whole, a number digit by digit; with their classes."""
+    """Boxes of the printed word, or of each digit of the printed number, with their classes."""
     if scene.writing is None:
         return []
     left, top, right, bottom = scene.writing.box
@@ -110,9 +107,9 @@ def clip_batch(made: list[tuple[Scene, Random]]) -> dict[str, torch.Tensor]:
     for row, text in zip(ids, captions, strict=True):
         tokens = [*encode(text), VOCABULARY[EOS]]
         row[: len(tokens)] = tokens
-    told = [set(text.split(" and ")) for text in captions]
+    claims = [set(text.split(" and ")) for text in captions]
     true = [set(facts(scene)) for scene, _ in made]
-    fits = np.array([[said <= seen for said in told] for seen in true], dtype=np.float32)
+    fits = np.array([[claimed <= shown for claimed in claims] for shown in true], dtype=np.float32)
     return {
         "pixel_values": torch.from_numpy(np.stack([pixels(scene) for scene, _ in made])),
         "input_ids": torch.from_numpy(ids),
@@ -122,7 +119,7 @@ def clip_batch(made: list[tuple[Scene, Random]]) -> dict[str, torch.Tensor]:
 
 
 def llava_batch(made: list[tuple[Scene, Random]]) -> dict[str, torch.Tensor]:
-    """Pictures and several questions about each, behind its placeholders in one row; see `_rows`."""
+    """Pictures and several questions about each, after its placeholders in one row; see `_rows`."""
     placeholders = [[VOCABULARY[IMAGE]] * TOKENS] * len(made)
     places = [np.arange(TOKENS)] * len(made)
     return {
@@ -155,7 +152,7 @@ def _rows(made: list, images: list[list[int]], places: list[np.ndarray]) -> dict
     """Rows of one image and ASKED questions with their answers, each at the positions it has alone.
 
     `part` is 0 for the image, n for question n, -1 for padding: a token sees the image and its own part.
-    `labels` holds the next token where that is part of an answer, else -100.
+    `labels` holds the next token where it is part of an answer, else -100.
     """
     longest = max(map(len, images))
     length = longest + ASKED * TURN
@@ -177,7 +174,7 @@ def _rows(made: list, images: list[list[int]], places: list[np.ndarray]) -> dict
 
 
 def choose(scene: Scene, random: Random) -> list:
-    """At most ASKED questions of the scene, at most PER_TYPE of a type, what is written always among them."""
+    """At most ASKED questions of the scene, at most PER_TYPE of a type, with the one about writing."""
     asked = questions(scene)
     random.shuffle(asked)
     asked.sort(key=lambda q: q.type not in ("word", "number"))

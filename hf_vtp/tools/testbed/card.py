@@ -1,4 +1,4 @@
-"""What a trained model reached, unpruned and with random tokens left out, and the model card that says so."""
+"""The accuracy of a trained model, unpruned and without random tokens, and the model card that reports it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...apply import vtp
+from ...config import VTPConfig
 from ...environment import environment
 from ..bench.cli import replacing
+from ..cases import pruned_as
+from ..models import Loaded
 from .backgrounds import BACKGROUNDS
 from .evaluate import SEED, accuracy_by_type, answers, asked, classified, zero_shot
-from .load import Testbed
 from .questions import CLASSES
 
 KEEP_RATIOS = (None, 0.7, 0.5, 0.25, 0.1)  # None: unpruned
 RESULTS, CARD = "results.json", "README.md"
 
 
-def measure(testbed: Testbed, num: int, seed: int = SEED) -> dict:
+def measure(testbed: Loaded, num: int, seed: int = SEED) -> dict:
     """Accuracy over `num` fresh test scenes by keep ratio of `random`, at the library's own layer."""
-    clip = testbed.name == "clip"
-    items = list(classified(num, seed) if clip else asked(num, seed, testbed.name == "qwen2_5_vl"))
+    clip = testbed.model_type == "clip"
+    items = list(classified(num, seed) if clip else asked(num, seed, testbed.model_type == "qwen2_5_vl"))
 
     def accuracies() -> dict:
         if clip:
@@ -33,19 +34,17 @@ def measure(testbed: Testbed, num: int, seed: int = SEED) -> dict:
 
     rows = []
     for ratio in tqdm(KEEP_RATIOS, desc="evaluate", disable=None):
-        if ratio is None:
-            rows.append({"keep_ratio": ratio, "accuracy": accuracies()})
-            continue
-        with vtp(testbed.model, method="random", keep_ratio=ratio):
+        config = None if ratio is None else VTPConfig(method="random", keep_ratio=ratio)
+        with pruned_as(testbed.model, config):
             rows.append({"keep_ratio": ratio, "accuracy": accuracies()})
     return {"split": "test", "seed": seed, "num": num, "rows": rows}
 
 
-def write(folder: Path, testbed: Testbed, run: dict, evaluation: dict) -> dict:
-    """Write RESULTS and CARD; `run` says how the model was trained. Returns what RESULTS holds."""
+def write(folder: Path, testbed: Loaded, run: dict, evaluation: dict) -> dict:
+    """Write RESULTS and CARD, with `run`, how the model was trained; returns the contents of RESULTS."""
     parameters = sum(weight.numel() for weight in testbed.model.parameters())
     result = {
-        "testbed": testbed.name,
+        "testbed": testbed.model_type,
         "class": type(testbed.model).__name__,
         "parameters": parameters,
         **run,
@@ -60,7 +59,7 @@ def write(folder: Path, testbed: Testbed, run: dict, evaluation: dict) -> dict:
 
 
 def card(result: dict) -> str:
-    """The model card in Markdown, from what RESULTS holds."""
+    """The model card in Markdown, from the contents of RESULTS."""
     names = {split: ", ".join(f"`{name}`" for name in result["backgrounds"][split]) for split in BACKGROUNDS}
     evaluation, machine = result["evaluation"], result["environment"]
     minutes = result["seconds"] / 60

@@ -43,18 +43,18 @@ def rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict
 
 
 def asked_rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict]:
-    """One question about each of the first `num` scenes: what the cards of the models that answer count."""
+    """One question about each of the first `num` scenes, as the cards of models that answer count them."""
     for i, item in enumerate(asked(num, seed, varied, split)):
         yield {"id": i, "image": item.image, **vars(item.question)}
 
 
 def classified_rows(num: int, seed: int, split: str, varied: bool = False) -> Iterator[dict]:
-    """`num` scenes of one thing with its class: what the card of the CLIP counts; all of one size."""
+    """`num` scenes of one thing with its class, all of one size, as the card of the CLIP counts them."""
     for image, label in classified(num, seed, split):
         yield {"image": image, "label": label}
 
 
-TASKS = {  # what to save: the rows, and their columns
+TASKS = {  # the rows to save, and their columns
     "scenes": (rows, FEATURES),
     "questions": (
         asked_rows,
@@ -74,8 +74,8 @@ def save_dataset(
 ) -> Dataset:
     """Write the first `num` scenes to the folder `out`, to be read again with `datasets.load_from_disk`.
 
-    `task` is a row of TASKS. Nothing is left there if it fails. Raises UsageError if the folder holds
-    something already.
+    `task` is a row of TASKS. Nothing stays there if it fails. Raises UsageError if the folder holds something
+    already.
     """
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")

@@ -1,4 +1,4 @@
-"""How good a model of the testbed is on fresh test scenes: zero-shot classification, and exact answers."""
+"""The accuracy of a model of the testbed on fresh test scenes: zero-shot classes, or exact answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .load import Testbed, prompts
+from ..models import Loaded
+from ..prompts import image_inputs
+from .load import prompts
 from .questions import CLASSES, NUM_ANSWERS, Question, facts, questions
 from .scenes import make_scene
 
@@ -37,22 +39,21 @@ def asked(num: int, seed: int = SEED, varied: bool = False, split: str = "test")
 
 
 @torch.no_grad()
-def answers(testbed: Testbed, items: list[Asked]) -> list[str]:
-    """What the model answers, greedily."""
-    said = []
+def answers(testbed: Loaded, items: list[Asked]) -> list[str]:
+    """The model's greedy answers."""
+    texts = []
     for start in range(0, len(items), BATCH):
         part = items[start : start + BATCH]
         inputs = prompts(testbed, [a.image for a in part], [a.question.question for a in part])
         output = testbed.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-        said += testbed.tokenizer.batch_decode(
-            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-    return [text.strip() for text in said]
+        new = output[:, inputs["input_ids"].shape[1] :]
+        texts += testbed.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
-def accuracy_by_type(items: list[Asked], said: list[str]) -> dict[str, dict[str, float]]:
+def accuracy_by_type(items: list[Asked], texts: list[str]) -> dict[str, dict[str, float]]:
     """Share of exact answers by type of question and over `all`, with their number and the chance level."""
-    pairs = list(zip(items, said, strict=True))
+    pairs = list(zip(items, texts, strict=True))
     rows = {}
     for kind, possible in NUM_ANSWERS.items():
         right = [a.question.answer == text for a, text in pairs if a.question.type == kind]
@@ -71,20 +72,20 @@ def classified(num: int, seed: int = SEED, split: str = "test") -> Iterator[tupl
 
 
 @torch.no_grad()
-def class_scores(testbed: Testbed, images: list[Image.Image], classes: tuple[str, ...] = CLASSES) -> Tensor:
+def class_scores(testbed: Loaded, images: list[Image.Image], classes: tuple[str, ...] = CLASSES) -> Tensor:
     """Cosines of image and class caption, [images, classes]."""
     model = testbed.model
-    texts = testbed.tokenizer(list(classes), padding=True, return_tensors="pt").to(model.device)
-    told = model.get_text_features(**texts, return_dict=True).pooler_output
-    seen = []
+    tokens = testbed.tokenizer(list(classes), padding=True, return_tensors="pt").to(model.device)
+    texts = model.get_text_features(**tokens, return_dict=True).pooler_output
+    pictures = []
     for start in range(0, len(images), BATCH):
-        pixels = testbed.image_processor(images[start : start + BATCH], return_tensors="pt").to(model.device)
-        seen.append(model.get_image_features(**pixels, return_dict=True).pooler_output)
-    image, text = (x / x.norm(dim=-1, keepdim=True) for x in (torch.cat(seen), told))
+        pixels = image_inputs(model, testbed.processor, images[start : start + BATCH])
+        pictures.append(model.get_image_features(**pixels, return_dict=True).pooler_output)
+    image, text = (x / x.norm(dim=-1, keepdim=True) for x in (torch.cat(pictures), texts))
     return image @ text.T
 
 
-def zero_shot(testbed: Testbed, items: list[tuple[Image.Image, int]]) -> float:
+def zero_shot(testbed: Loaded, items: list[tuple[Image.Image, int]]) -> float:
     """Share of pictures whose class has the highest score."""
     scores = class_scores(testbed, [image for image, _ in items])
     return (scores.argmax(-1).cpu() == torch.tensor([label for _, label in items])).float().mean().item()

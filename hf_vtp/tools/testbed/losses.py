@@ -1,4 +1,4 @@
-"""What each model learns from: one loss of a batch, and how often it was right."""
+"""The loss of each model on a batch, and how often it was right."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transformers import CLIPModel, PreTrainedModel
 from .batches import TARGETS
 from .models import WIDTH
 
-NOTHING = 0.2  # weight of places that show nothing, which are most
+NOTHING = 0.2  # weight of places that show nothing, since most do
 
 
 class Places(nn.Module):
-    """A head used in training only: from every image token, what is shown at its place."""
+    """A head for training only: predicts from every image token what its place shows."""
 
     def __init__(self):
         super().__init__()
@@ -30,22 +30,22 @@ class Places(nn.Module):
 
 
 def normalised(pixel_values: Tensor) -> Tensor:
-    """uint8 to -1 … 1, as the image processors of the testbed do."""
+    """Pixels from uint8 to -1 … 1, as the image processors of the testbed make them."""
     return pixel_values.float() / 127.5 - 1
 
 
 def clip_loss(model: CLIPModel, places: Places, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Contrast in which every caption that is true of a picture counts as its own, and what is where."""
-    seen = model.vision_model(pixel_values=normalised(batch["pixel_values"]), output_hidden_states=True)
-    told = model.text_model(input_ids=batch["input_ids"])
-    image = model.visual_projection(seen.pooler_output).float()
-    text = model.text_projection(told.pooler_output).float()
+    """Contrast in which every true caption of a picture counts as its own, and the loss of places."""
+    vision = model.vision_model(pixel_values=normalised(batch["pixel_values"]), output_hidden_states=True)
+    words = model.text_model(input_ids=batch["input_ids"])
+    image = model.visual_projection(vision.pooler_output).float()
+    text = model.text_projection(words.pooler_output).float()
     image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T  # [pictures, captions]
     fits = batch["fits"]
     by_image = -(log_softmax(logits, 1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
     by_text = -(log_softmax(logits, 0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
-    shown = places.loss(seen.hidden_states[-2][:, 1:].flatten(0, 1), batch["targets"])
+    shown = places.loss(vision.hidden_states[-2][:, 1:].flatten(0, 1), batch["targets"])
     right = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
     contrast = (by_image + by_text) / 2
     return contrast + 0.5 * shown, {"contrast": contrast, "places": shown, "right": right}
@@ -54,7 +54,7 @@ def clip_loss(model: CLIPModel, places: Places, batch: dict[str, Tensor]) -> tup
 def answer_loss(
     model: PreTrainedModel, places: Places, batch: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of the answers' tokens, and what is where; questions share one image's features."""
+    """Cross-entropy of the answers' tokens, and the loss of places; questions share one image's features."""
     media = {"pixel_values": normalised(batch["pixel_values"])}
     if "image_grid_thw" in batch:
         media["image_grid_thw"] = batch["image_grid_thw"]
@@ -78,10 +78,10 @@ def answer_loss(
 
 
 def _mask(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [B, 1, L, L]: what comes before, in the image or in the same question."""
+    """Additive mask [B, 1, L, L]: a token sees earlier ones of the image and of its own question."""
     rows, columns = part[:, :, None], part[:, None]
     length = part.shape[1]
-    before = torch.ones(length, length, dtype=torch.bool, device=part.device).tril()
-    open_ = before & ((columns == 0) | (columns == rows))
-    mask = torch.zeros(open_.shape, dtype=dtype, device=part.device)
-    return mask.masked_fill(~open_, torch.finfo(dtype).min)[:, None]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=part.device).tril()
+    visible = earlier & ((columns == 0) | (columns == rows))
+    mask = torch.zeros(visible.shape, dtype=dtype, device=part.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

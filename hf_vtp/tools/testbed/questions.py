@@ -9,7 +9,7 @@ from .scenes import COLORS, DIGITS, SHAPES, WORDS, Scene, Thing
 
 NUMBERS = DIGITS[:5]
 RELATIONS = ("left", "right", "above", "below")
-NUM_ANSWERS = {  # by type of question: possible answers; guessing is right once in so many
+NUM_ANSWERS = {  # possible answers, by type of question; a guess is right once in so many
     "color": len(COLORS),
     "shape": len(SHAPES),
     "count": len(NUMBERS) - 1,
@@ -52,7 +52,7 @@ def questions(scene: Scene) -> list[Question]:
 
 
 def relation(a: Thing, b: Thing) -> str | None:
-    """Where `a` is, seen from `b`; None where they are too close or it is as much above as left."""
+    """The direction from `b` to `a`; None where they are too close, or the direction is not clear."""
     dx, dy = (p - q for p, q in zip(a.center, b.center, strict=True))
     if max(abs(dx), abs(dy)) < APART:
         return None
@@ -64,17 +64,17 @@ def relation(a: Thing, b: Thing) -> str | None:
 
 
 def facts(scene: Scene) -> list[str]:
-    """What a caption can say of the scene, one phrase a fact: "a red circle", "the word cat"."""
-    said = [_article(_name(thing)) for thing in scene.things]
-    return said + ([f"the {scene.writing.kind} {scene.writing.spoken}"] if scene.writing else [])
+    """The facts that a caption can state of the scene, one phrase each: "a red circle", "the word cat"."""
+    phrases = [_article(_name(thing)) for thing in scene.things]
+    return phrases + ([f"the {scene.writing.kind} {scene.writing.spoken}"] if scene.writing else [])
 
 
 def caption(scene: Scene, random: Random | None = None) -> str:
     """All facts of the scene; with `random`, some of them in any order."""
-    said = facts(scene)
+    phrases = facts(scene)
     if random is not None:
-        said = random.sample(said, random.randint(1, len(said)))
-    return " and ".join(said)
+        phrases = random.sample(phrases, random.randint(1, len(phrases)))
+    return " and ".join(phrases)
 
 
 def _article(name: str) -> str:
@@ -93,6 +93,4 @@ def _unlike(things: tuple[Thing, ...], thing: Thing) -> bool:
     return sum(_name(t) == _name(thing) for t in things) == 1
 
 
-CLASSES = tuple(
-    _article(f"{color} {shape}") for color in COLORS for shape in SHAPES
-)  # of zero-shot classification
+CLASSES = tuple(_article(f"{color} {shape}") for color in COLORS for shape in SHAPES)  # for zero-shot

@@ -27,7 +27,7 @@ WORDS = tuple("bell bird boat cat corn dog door fish frog king lamp milk nest ro
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 96  # pixels, where all pictures are of one size
 SIDES = (96, 112, 128, 144)  # pixels; a picture of another size has two of these
-# Things stand on a grid, a little shaken: so a small model learns them far sooner than anywhere.
+# Things stand on a grid, a little shaken: a small model learns them far sooner than at free places.
 GRID, SHAKE = 8, 1  # pixels
 SUPERSAMPLE, TRIES = 4, 40
 
@@ -78,7 +78,7 @@ def make_scene(
     size: tuple[int, int] | None = (IMAGE_SIZE, IMAGE_SIZE),
     num_things: int | None = None,
 ) -> Scene:
-    """Scene `index` of an endless row: a function of its arguments and of nothing else.
+    """Scene `index` of an endless sequence: a function of its arguments and of nothing else.
 
     Args:
         split: "train" or "test"; they share no background.
@@ -138,7 +138,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _mask(shape: str, side: int) -> Image.Image:
-    """The shape's coverage of a `side` × `side` box, drawn larger and reduced so that edges are smooth."""
+    """The shape's coverage of a `side` × `side` box, drawn larger and reduced for smooth edges."""
     n = side * SUPERSAMPLE
     mask = Image.new("L", (n, n))
     draw = ImageDraw.Draw(mask)

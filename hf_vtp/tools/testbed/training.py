@@ -19,7 +19,7 @@ from .losses import Places, answer_loss, clip_loss
 from .models import NEW
 from .recipes import Recipe
 
-KINDS = {  # by model: what makes a batch, its loss, and whether pictures differ in size
+KINDS = {  # by model: the function that makes a batch, its loss, and whether pictures differ in size
     "clip": (clip_batch, clip_loss, False),
     "llava": (llava_batch, answer_loss, False),
     "qwen2_5_vl": (qwen_batch, answer_loss, True),
@@ -30,7 +30,7 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass
 class Trained:
-    """A model and how long its training took, in seconds, all runs together."""
+    """A model, and the seconds that its training took in all runs together."""
 
     model: PreTrainedModel
     seconds: float
@@ -46,7 +46,7 @@ def train(
     workers: int,
     compiled: bool = False,
 ) -> Trained:
-    """Train one of KINDS, going on from the checkpoint in `out` if there is one.
+    """Train one of KINDS, resuming from the checkpoint in `out` if there is one.
 
     Args:
         tower: for LLaVA the CLIP whose vision tower it begins with.
@@ -56,7 +56,7 @@ def train(
     torch.manual_seed(seed)
     model, places = NEW[name](), Places()
     if tower is not None:
-        _borrow(model, tower)
+        _take_tower(model, tower)
     model.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")  # on a CPU eager is the faster
     for module in (model, places):
         module.to(device).train()
@@ -97,14 +97,14 @@ def train(
 
 
 def _compile(model: PreTrainedModel) -> None:
-    """Compile the layers one by one, which costs one compilation for all that are alike."""
+    """Compile the layers one by one: equal layers then share one compilation."""
     for key, module in model.named_modules():
         if key.rpartition(".")[0].endswith((".layers", ".blocks")):
             module.compile()
 
 
-def _borrow(model: PreTrainedModel, clip: CLIPModel) -> None:
-    """Begin with the vision tower of `clip`."""
+def _take_tower(model: PreTrainedModel, clip: CLIPModel) -> None:
+    """Initialise the vision tower with that of `clip`."""
     tower = model.model.vision_tower
     state = {k: v.float() for k, v in clip.vision_model.state_dict().items()}
     tower = getattr(tower, "vision_model", tower)  # older Transformers wrap it once more
@@ -117,9 +117,8 @@ def _optimizers(model: PreTrainedModel, places: Places, recipe: Recipe) -> list[
         raise UsageError(f"training needs torch 2.9 or newer for its Muon, this is {torch.__version__}")
     inside, rest = [], list(places.parameters())
     for key, weight in model.named_parameters():
-        inside.append(weight) if weight.ndim == 2 and ".weight" in key and _is_layer(key) else rest.append(
-            weight
-        )
+        is_matrix = weight.ndim == 2 and ".weight" in key and _is_layer(key)
+        (inside if is_matrix else rest).append(weight)
     decay = recipe.weight_decay
     optimizers = [
         torch.optim.Muon(inside, recipe.matrix_rate, decay, adjust_lr_fn="match_rms_adamw"),

@@ -1,4 +1,4 @@
-"""Loading from a folder, the local cache or the Hub, and saying so soon where it cannot be reached."""
+"""Loading from a folder, the local cache or the Hub, and an error soon where the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from huggingface_hub import constants, get_session
 
-from ...hub import is_repo_id
-from ..bench.cli import UsageError, first_sentence
+from ..hub import is_repo_id
+from .bench.cli import UsageError, first_sentence
 
 T = TypeVar("T")
 PASSED_ON = (UsageError, ImportError, torch.OutOfMemoryError)
@@ -32,11 +32,11 @@ def reachable() -> bool:
 def load(name: str, loader: Callable[..., T], instead: str) -> T:
     """`loader(name, local_files_only=…)` from a folder or the cache, and from the Hub where they lack it.
 
-    Raises UsageError with one sentence that ends in `instead`, what to do instead, whatever the loader says
-    of a folder that is missing, garbled, cut short or misshapen.
+    Raises UsageError, one sentence that ends in `instead`, the advice what to do, for whatever the loader
+    raises about a folder that is missing, garbled, cut short or misshapen.
     """
-    there, local = os.path.exists(name), os.path.isdir(name)
-    if not there and (name.startswith((os.sep, ".", "~")) or not is_repo_id(name)):
+    exists, local = os.path.exists(name), os.path.isdir(name)
+    if not exists and (name.startswith((os.sep, ".", "~")) or not is_repo_id(name)):
         raise UsageError(f"there is no folder {name}; {instead}")
     try:
         return loader(name, local_files_only=True)
@@ -55,6 +55,6 @@ def load(name: str, loader: Callable[..., T], instead: str) -> T:
         raise UsageError(f"{name} cannot be loaded ({first_sentence(error)}); {instead}") from None
 
 
-def without_code(auto: type, **told) -> Callable:
+def without_code(auto: type, **kwargs) -> Callable:
     """An Auto class's `from_pretrained` that runs no code of a folder, and does not ask whether it may."""
-    return partial(auto.from_pretrained, trust_remote_code=False, **told)
+    return partial(auto.from_pretrained, trust_remote_code=False, **kwargs)

@@ -1,4 +1,4 @@
-"""A picture that somebody gives us, in a file: bounded before it is decoded."""
+"""Reading a picture from a user's file: its size is bounded before it is decoded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..tools.bench.cli import UsageError, first_sentence
-from ..tools.bench.decode import BROKEN, MOST_BYTES, upright_rgb
+from .bench.cli import UsageError, first_sentence
+from .bench.decode import BROKEN, MOST_BYTES, upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 50_000_000
@@ -20,15 +20,15 @@ MOST_STRETCH = 200  # longer by shorter side: some models enlarge the shorter on
 def read_picture(path: str | os.PathLike) -> Image.Image:
     """The first frame of an image file, upright and in 8-bit RGB.
 
-    Raises UsageError for what is no image, is broken, larger than MOST_BYTES or MOST_PIXELS or longer than
-    MOST_STRETCH; pixels are known from the file's header, before memory is taken.
+    Raises UsageError for a file that is no image, is broken, or exceeds MOST_BYTES, MOST_PIXELS or
+    MOST_STRETCH; pixels are counted by the file's header, before memory is allocated.
     """
     name = Path(path).name
     try:
-        told = os.stat(path)
-        if not stat.S_ISREG(told.st_mode):  # a pipe would be waited for
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             raise UsageError(f"{name or path} is no file; give an image")
-        if told.st_size > MOST_BYTES:
+        if status.st_size > MOST_BYTES:
             raise UsageError(f"{name} is larger than {MOST_BYTES // 2**20} MiB; give a smaller file")
         with warnings.catch_warnings():  # Pillow's own bound is laxer than ours
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""The trained models of a testbed, where somebody says in which folder they lie, and stand-ins for them."""
+"""The trained models of a testbed, where their folder is given, and tiny stand-ins for them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from ..tools.bench.cli import UsageError
-from ..tools.image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
-from .preview import Eyes, load_eyes
+from .bench.cli import UsageError
+from .image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
+from .models import Loaded, load_with_processor
+from .processors import assemble
 
 VARIABLE = "HF_VTP_TESTBED"  # of the environment: a folder with one for each trained model, by model_type
 TESTBED_HELP = f"folder of the trained testbed, with one for each model in it; default: what {VARIABLE} says"
@@ -54,10 +55,10 @@ TEXT = dict(
 
 
 def shipped_folder(name: str, testbed: str | Path | None = None) -> Path | None:
-    """Where the trained model of that name lies, None where it does not, or nobody says where they do.
+    """The folder of the trained model of that name; None without one, or where no testbed is given.
 
-    `testbed` is the folder of all of them; without it, the environment's HF_VTP_TESTBED. Raises UsageError
-    for one that is not there.
+    `testbed` is the folder of all of them, by default the environment's HF_VTP_TESTBED. Raises UsageError for
+    a testbed that does not exist.
     """
     folder = testbed or os.environ.get(VARIABLE)
     if not folder:
@@ -69,23 +70,22 @@ def shipped_folder(name: str, testbed: str | Path | None = None) -> Path | None:
     return Path(folder, name) if Path(folder, name, "config.json").is_file() else None
 
 
-def open_model(name: str, device: str = "cpu", testbed: str | Path | None = None) -> tuple[Eyes, bool]:
-    """A model, and whether its weights are trained.
+def open_model(name: str, device: str = "cpu", testbed: str | Path | None = None) -> tuple[Loaded, bool]:
+    """A model with its processor, and whether its weights are trained.
 
-    "clip", "llava" and "qwen2_5_vl" are the testbed's (see `shipped_folder`), or where that is not there,
-    tiny ones whose random weights say nothing about a picture. Any other name is a folder or a model on the
-    Hub, see `load_eyes`.
+    "clip", "llava" and "qwen2_5_vl" are the testbed's (see `shipped_folder`), or without a testbed tiny ones,
+    whose random weights say nothing about a picture. Any other name is a folder or a model on the Hub.
     """
     if name not in STAND_INS:
-        return load_eyes(name, device), True
+        return load_with_processor(name, device), True
     folder = shipped_folder(name, testbed)
     if folder is not None:
-        return load_eyes(str(folder), device), True
+        return load_with_processor(str(folder), device), True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        eyes = STAND_INS[name]()
-    eyes.model.to(device).eval()
-    return eyes, False
+        loaded = STAND_INS[name]()
+    loaded.model.to(device).eval()
+    return loaded, False
 
 
 def _tokenizer(ending: bool = False) -> PreTrainedTokenizerFast:
@@ -95,7 +95,11 @@ def _tokenizer(ending: bool = False) -> PreTrainedTokenizerFast:
         end = [("<eos>", TOKEN["<eos>"])]
         core.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=end)
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        additional_special_tokens=list(SPECIAL[3:]),
     )
 
 
@@ -103,25 +107,26 @@ def _square() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
 
 
-def _clip() -> Eyes:
+def _clip() -> Loaded:
     shared = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
     ids = {name: TEXT[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     text = dict(shared, **ids, num_attention_heads=4, projection_dim=WIDTH)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=WIDTH))
-    return Eyes(model, _square(), _tokenizer(ending=True))
+    return Loaded(model, assemble(model.config, _square(), _tokenizer(ending=True)))
 
 
-def _llava() -> Eyes:
+def _llava() -> Loaded:
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **VISION},
         text_config={"model_type": "llama", **TEXT},
         image_token_id=TOKEN["<image>"],
         image_seq_length=(SIDE // PATCH) ** 2,
     )
-    return Eyes(_spoken(LlavaForConditionalGeneration(config)), _square(), _tokenizer())
+    model = _without_markers(LlavaForConditionalGeneration(config))
+    return Loaded(model, assemble(config, _square(), _tokenizer()))
 
 
-def _qwen2_5_vl() -> Eyes:
+def _qwen2_5_vl() -> Loaded:
     vision = dict(
         depth=LAYERS,
         hidden_size=WIDTH,
@@ -137,12 +142,13 @@ def _qwen2_5_vl() -> Eyes:
     ids = {f"{name}_token_id": TOKEN[f"<{name}>"] for name in names}
     config = Qwen2_5_VLConfig(vision_config=vision, text_config=dict(TEXT, rope_parameters=rope), **ids)
     sizes = {"shortest_edge": SIDE**2, "longest_edge": (4 * SIDE) ** 2}
-    processor = Qwen2VLImageProcessor(patch_size=PATCH, merge_size=2, size=sizes)
-    return Eyes(_spoken(Qwen2_5_VLForConditionalGeneration(config)), processor, _tokenizer())
+    image_processor = Qwen2VLImageProcessor(patch_size=PATCH, merge_size=2, size=sizes)
+    model = _without_markers(Qwen2_5_VLForConditionalGeneration(config))
+    return Loaded(model, assemble(config, image_processor, _tokenizer()))
 
 
-def _spoken(model):
-    """So that it says words, however meaningless, and not markers."""
+def _without_markers(model):
+    """The model answering in words, however meaningless, and not in markers."""
     model.generation_config.suppress_tokens = [TOKEN[word] for word in SPECIAL if word != "<eos>"]
     return model
 
