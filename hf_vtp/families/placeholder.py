@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,19 +11,18 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
-from ..prompts.encoders import Encoder, in_form
 from ..prompts.forward import Call
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded, Reading
+from ..prompts.reader import Encoded
 from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
-from ..towers.feature_grids import images_of
 from ..towers.features import Features
 from ..towers.restore import Restore
-from ..towers.rows import Grid, find
+from ..towers.rows import find
 from ..towers.tower import Tower
+from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields, features_of
 from .base import Adapter
 from .read_states import last_layer_read
 from .table import FamilyRow, tower_row
@@ -33,12 +31,9 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
     "image": ("image_token_id", "image_token_index"),
     "video": ("video_token_id", "video_token_index"),
 }
-PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
-ENCODER = "get_image_features"
 STRATEGY = "vision_feature_select_strategy"
 LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
-ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
 
 def merging(model: nn.Module) -> nn.Module:
@@ -63,7 +58,7 @@ def has_placeholders(model: nn.Module) -> bool:
     return hasattr(model, "config") and "pixel_values" in media_of(model)
 
 
-class PlaceholderModel(Generates, Adapter):
+class PlaceholderModel(AfterFeatures, Generates, Adapter):
     """A model with a language model that reads image features among its embeddings.
 
     Where its row says how its tower is laid out, tokens leave in there; rows that the projector makes of
@@ -87,13 +82,18 @@ class PlaceholderModel(Generates, Adapter):
         self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
-        self.counted: list[str] = []  # arguments whose features were counted since a forward ended
         super().__init__(model, config)
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
+            raise ValueError(
+                f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
+                "of the language model only in a cell with its neighbours; leave out layer, and tokens "
+                "leave after the features"
+            )
         if not self.row.tower or unknown:
             return Features(self.inner, config)
         module = find(self.inner, self.row.tower)
@@ -106,8 +106,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def attach(self) -> None:
         super().attach()
-        if self.after_features:
-            vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
+        self.stand_in()
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
@@ -121,14 +120,17 @@ class PlaceholderModel(Generates, Adapter):
 
     def detach(self) -> None:
         super().detach()
-        for name in self.encoders.values() if self.after_features else ():
-            vars(self.inner).pop(name, None)
+        self.stand_back()
         for name in ("generate", MERGE):
             vars(self.model).pop(name, None)
         self.calls = PerThread(Call)
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
+        if self.row.reads_ids and arguments.get("inputs_embeds") is not None:
+            raise NotImplementedError(
+                f"{type(self.model).__name__} makes more of input_ids than their embeddings; pass input_ids"
+            )
         if not self.after_features:
             last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
 
@@ -153,13 +155,7 @@ class PlaceholderModel(Generates, Adapter):
     def kept_of(self, name: str, output: object, arguments: dict) -> Encoded:
         """What stays of the features of each image, [T, D]; in the tower dropped ones are NaN."""
         if self.after_features:
-            rows, grids = self.images_of(name, output, arguments)
-            where = self.placeholders(arguments.get("input_ids"), arguments.get("inputs_embeds"))[name]
-            self.check_placeholders(name, int(where.sum()), sum(map(len, rows)))
-            if "text" in self.tower.needs:
-                around = self.tower.call.text_around({name: [len(row) for row in rows]})
-                self.tower.call.text = replace(around, medium=name)
-            return Encoded.of(output, *self.tower.keep(rows, grids))
+            return self.pruned(name, output, arguments)
         rows = features_of(output)
         run = self.tower.call.last
         marked = [row.isnan().any(dim=-1) for row in rows]
@@ -170,65 +166,6 @@ class PlaceholderModel(Generates, Adapter):
             )
         kept = [row[~dropped] for row, dropped in zip(rows, marked, strict=True)]
         return Encoded.of(output, kept, ~torch.cat(marked))
-
-    @property
-    def after_features(self) -> bool:
-        """Whether tokens leave after the encoders, whatever is in those."""
-        return isinstance(self.tower, Features)
-
-    def images_of(self, name: str, output: object, arguments: dict) -> tuple[list[Tensor], list[Grid]]:
-        """An encoder's features as rows [T, D] of each image, and the grids that a stage after them goes by.
-
-        `arguments` are those of the call.
-        """
-        if not self.after_features:
-            return features_of(output), []
-        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-        in_prompts = []
-        if ids is not None or embeds is not None:
-            in_prompts = self.placeholders(ids, embeds)[name].sum(dim=-1).tolist()
-        thw = arguments.get("video_grid_thw" if name == PIXELS["video"] else "image_grid_thw")
-        return images_of(in_rows(output), in_prompts, arguments[name], thw)
-
-    def count(self, encoder: str, output: object, arguments: dict) -> None:
-        """Write down what a call of an encoder gave where nothing leaves and no stage comes to see it."""
-        if not self.idle():
-            return
-        names = [name for name in self.media if self.encoders[name] == encoder]
-        name = next((name for name in names if name not in self.counted), names[0])
-        if not self.counted or name in self.counted:  # the first of a forward
-            self.counted, self.runs = [], []
-        self.counted.append(name)
-        self.tower.keep(*self.images_of(name, output, {name: next(iter(arguments.values())), **arguments}))
-        self.runs.append(self.tower.call.last)
-
-    def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
-        if not self.after_features:
-            return super().with_features(ids, rows, pending)
-        given, first = dict(pending.arguments), 0
-        for name, part in pending.encoded.items():
-            last = first + sum(map(len, part.output.pooler_output))
-            own = rows[(rows >= first) & (rows < last)]
-            first = last
-            if not len(own):
-                given.pop(name)
-                continue
-            features = in_form(part.given, pending.features[own.to(pending.features.device)])
-            self.call.serve.setdefault(self.encoders[name], []).append(features)
-        tokens = [getattr(self.model.config, attribute) for attribute in self.media.values()]
-        filler = next(i for i in range(len(tokens) + 1) if i not in tokens)
-        stray = (rows.to(ids.device) < 0) & torch.isin(ids, ids.new_tensor(tokens))  # stands for padding
-        encoded = {name: None for name in ENCODED if name in parameters(type(self.inner).forward)}
-        return {**given, **encoded, "input_ids": ids.masked_fill(stray, filler)}
-
-    def ended(self, module: nn.Module) -> None:
-        """Raise RuntimeError if a forward went on without the features it was to get."""
-        self.counted = []
-        if any(self.call.serve.values()):
-            raise RuntimeError(
-                f"the forward of {type(module).__name__} does not get its features from {ENCODER}, so pruning "
-                "cannot shorten them; call remove_vtp(model)"
-            )
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         if self.after_features or self.row.tiles:
@@ -261,7 +198,7 @@ class PlaceholderModel(Generates, Adapter):
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""
-        device = self.tower.module.device
+        device = next(self.tower.module.parameters()).device
         moves = isinstance(x, Tensor) and device.type != "meta"
         return x.to(device) if moves else x
 
@@ -280,28 +217,3 @@ def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
     names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
-
-
-def as_fields(function: Callable) -> dict:
-    """The argument that has an encoder return fields and no tuple, where it takes one."""
-    names = parameters(function)
-    return {"return_dict": True} if "return_dict" in names or "kwargs" in names else {}
-
-
-def in_rows(output: object) -> Tensor | list[Tensor]:
-    """The features among what an encoder returned; raises NotImplementedError where there are none."""
-    features = getattr(output, "pooler_output", output)
-    if not isinstance(features, Tensor | list | tuple) or not len(features):
-        raise NotImplementedError(
-            f"{ENCODER} of this model returns no features that stand in its prompt, so they cannot be pruned; "
-            "call remove_vtp(model)"
-        )
-    return features
-
-
-def features_of(output: object) -> list[Tensor]:
-    """What an encoder returned as rows [T, D] of each image."""
-    features = in_rows(output)
-    if isinstance(features, Tensor):
-        return [features] if features.dim() == 2 else list(features.flatten(1, -2))
-    return [row.flatten(0, -2) for row in features]

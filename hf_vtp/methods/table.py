@@ -234,8 +234,8 @@ def list_methods() -> dict[str, dict[str, str]]:
 
     By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
     act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
-    unused; `limit`, the most tokens of an image it takes, or ""; `after_features`, whether it can act on features
-    alone, and with which other part; `summary` and `paper`.
+    unused; `limit`, the most tokens of an image it takes, or ""; `after_features`, whether it can act on
+    features alone, and with which other part; `summary` and `paper`.
     """
     return {name: describe(method) for name, method in METHODS.items()}
 

@@ -33,8 +33,14 @@ class Condensed:
         return take(x, self.index.to(x.device))
 
     def widen(self, x: Tensor) -> Tensor:
-        """[B, m, D] back to [B, n, D]: a dropped row repeats the last kept before it, zeros if none is."""
+        """[B, m, D] back to [B, n, D]: a dropped row repeats the last kept before it, zeros if none is.
+
+        Of the last k of the condensed columns, [B, k, D], the last k of the full ones.
+        """
+        absent = self.mask.shape[1] - x.shape[1]
         back = self.back.to(x.device).unsqueeze(-1)
+        if absent:
+            back = back[:, -x.shape[1] :] - absent
         return x.gather(1, back.clamp(min=0).expand(-1, -1, x.shape[-1])).masked_fill(back < 0, 0)
 
 

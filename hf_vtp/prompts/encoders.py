@@ -12,10 +12,10 @@ from .callbacks import by_name
 
 
 class Encoder:
-    """Stands in for `get_image_features`, or that of videos, of the module that puts features into the prompt.
+    """Stands in for `get_image_features`, or that of videos, of what puts features into the prompt.
 
-    Transformers' own forward, or somebody else's, asks it and so puts the kept features in its own way. An
-    object, so that a deep copy of the model gets one of its own.
+    The model's own forward asks it and so puts the kept features in, in its own way. An object, so that a
+    deep copy of the model gets one of its own.
     """
 
     def __init__(self, adapter, name: str):

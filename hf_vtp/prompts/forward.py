@@ -29,6 +29,7 @@ class Call:
     columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
+    places: Tensor | None = None  # [B, m] positions of what an encoder reads in a forward in progress
     # by encoder's name, what the forward in progress is to get of it, and has not asked for yet
     serve: dict[str, list] = field(default_factory=dict)
 
@@ -110,7 +111,6 @@ class ShortPrompts(PromptReader):
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
-        call.serve = {}  # of a forward that came to no end
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given
@@ -120,6 +120,7 @@ class ShortPrompts(PromptReader):
                 return None
             return (), self._feed_chunk(call, named(module, args, kwargs))
         call.reading = call.columns = None
+        call.serve = {}  # of a forward that came to no end
         arguments = named(module, args, kwargs) if args else kwargs
         arguments = with_cache_named(self.cache_name, with_pixels_named(arguments))
         memory = remembered(arguments.get(self.cache_name))
@@ -183,10 +184,16 @@ class ShortPrompts(PromptReader):
                 setattr(value, MEMORY, reading.memory)
         if isinstance(output, tuple):
             return (reading.prompt.widen(output[0]), *output[1:])
-        output.last_hidden_state = reading.prompt.widen(output.last_hidden_state)
+        name = states_name(output)
+        setattr(output, name, reading.prompt.widen(getattr(output, name)))
         for name, value in media_fields(output, reading.media).items():
             setattr(output, name, value)
         return output
+
+
+def states_name(output: object) -> str:
+    """The field of a model's output with an entry a column: a model without a head, or one that is all."""
+    return "last_hidden_state" if hasattr(output, "last_hidden_state") else "logits"
 
 
 def named(module: nn.Module, args: tuple, kwargs: dict) -> dict:

@@ -10,8 +10,8 @@ from .batch import images_of_rows, row_alone, with_neighbour
 from .case import Case, Seen
 from .checks import needs_prompt
 from .differences import Difference, between
-from .full_prompt import full_mask
-from .outcome import Outcome
+from .full_prompt import compared, full_mask
+from .outcome import NotApplicable, Outcome
 from .rounding import Measured
 
 MOST_ROWS = 4  # of a batch that are run on their own
@@ -28,6 +28,8 @@ def batch(case: Measured) -> Outcome:
 def _prompts(case: Measured) -> Outcome:
     within: Case = case
     if len(case.inputs["input_ids"]) == 1:
+        if case.decodes:
+            raise NotApplicable("an encoder counts columns of padding, which make another prompt of one row")
         within = Case(case.model, with_neighbour(case, row_alone(case, 0)), case.config)
     mask, owners, together = full_mask(within), images_of_rows(within), within.pruned
     first, kept, pairs, all_kept = 0, [], [], within.kept(within.pruned)
@@ -39,7 +41,7 @@ def _prompts(case: Measured) -> Outcome:
         alone = _pruned(case, row_alone(within, r), bool(images))
         if images:
             kept += zip(within.kept(alone), (all_kept[i] for i in images), strict=True)
-        there = mask[r] != 0
+        there = compared(within)[r]
         pairs.append((together.outputs["hidden states"][r][there], alone.outputs["hidden states"][0]))
     what = f"rows 0 to {len(pairs) - 1} of {len(mask)}"
     what = what if within is case else "the only row, and beside it one with more text in front"

@@ -40,7 +40,10 @@ def row_alone(case: Case, r: int) -> dict:
         elif isinstance(x, Tensor) and name.startswith("batch_"):  # an entry for each row
             inputs[name] = x[r : r + 1]
     for name, rows in images_of_rows(case).items():
-        select_images(inputs, name, speaking_of(case, name), rows[r], sum(map(len, rows)))
+        images, count = rows[r], sum(map(len, rows))
+        if inputs[name].dim() == 5 and inputs.get("pixel_attention_mask") is not None:
+            images, count = [r] if images else [], len(ids)  # an entry a row, with all its images
+        select_images(inputs, name, speaking_of(case, name), images, count)
     return inputs
 
 

@@ -84,6 +84,11 @@ class Case:
         return {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
 
     @property
+    def decodes(self) -> bool:
+        """Whether what comes out is a decoder's, whose columns are not those of the prompt."""
+        return self.prompted and self.model.config.is_encoder_decoder
+
+    @property
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
@@ -103,8 +108,8 @@ class Case:
         """A forward of the model that is pruned now, with its statistics."""
         contents: dict[int, list[Tensor]] = {}
         with ExitStack() as stack:
-            if not (self.drops or self.weighs):
-                layers = self.tower.layers
+            layers = self.tower.layers
+            if len(layers) and not (self.drops or self.weighs):
                 for i in self.tower.stages:
                     kept = contents.setdefault(i, [])
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))

@@ -7,7 +7,7 @@ import torch
 from .. import apply as patch
 from .differences import Difference, between, largest
 from .footprint import Footprint
-from .full_prompt import full_mask, full_prompt, generate_positions, greedy, greedy_by_hand, shown
+from .full_prompt import compared, full_mask, full_prompt, generate_positions, greedy, greedy_by_hand, shown
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
@@ -70,10 +70,15 @@ def prompt_rounding(case: Measured) -> Outcome:
 
 def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
+    _refuse_counted(case)
     with full_prompt(case, case.positions) as reference:
         seen, alive = case.look(reference).outputs, reference["attention_mask"]
+    if case.decodes:
+        return Outcome(
+            alike(case.pruned.outputs, seen), case.bounds.over(case.prompt_noise), detail=_kept(case)
+        )
     expected = shown(seen["hidden states"], alive)
-    text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
+    text = compared(case)  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
     apart = between(found, wanted)
     head = getattr(case.model, "lm_head", None)
@@ -90,16 +95,22 @@ def generate(case: Measured) -> Outcome:
     needs_prompt(case)
     if not hasattr(type(case.model), "generate"):
         raise NotApplicable(f"{type(case.model).__name__} does not generate")
-    if not full_mask(case)[:, -1].all():
+    _refuse_counted(case)
+    if not case.decodes and not full_mask(case)[:, -1].all():
         raise NotApplicable("Transformers generates from rows padded on the left only, and these are not")
     ids, new = case.inputs["input_ids"], case.max_new_tokens
-    if any((ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()):
+    if not case.decodes and any(
+        (ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()
+    ):
         raise NotApplicable("a row ends in a placeholder, and the reference needs a word to go on from")
-    with full_prompt(case, generate_positions(case)) as reference:
-        expected, expected_logits = greedy_by_hand(case, reference, new)
+    positions = case.positions if case.decodes else generate_positions(case)
+    with full_prompt(case, positions) as reference:
+        write = greedy if case.decodes else greedy_by_hand
+        expected, expected_logits = write(case, reference, new)
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
-    if sequences.shape[1] != ids.shape[1] + new or not torch.equal(sequences[:, : ids.shape[1]], ids):
+    expected, prompt = expected[:, -new:], ids[:, :0] if case.decodes else ids
+    if sequences.shape[1] < prompt.shape[1] + new or not torch.equal(sequences[:, : prompt.shape[1]], prompt):
         return Outcome(Difference(), 0.0, "what generate returned does not begin with the whole prompt")
     tokens = sequences[:, -new:]
     equal = (tokens == expected).long().cumprod(dim=1).sum(dim=1).tolist()  # before the first other one
@@ -125,8 +136,15 @@ def needs_prompt(case: Measured) -> None:
         raise NotApplicable("the inputs hold no input_ids")
 
 
+def _refuse_counted(case: Measured) -> None:
+    if case.decodes and case.config.positions == "compact":
+        raise NotApplicable("an encoder gives compact positions to a compact prompt only")
+
+
 def _reference_of(case: Measured) -> type[FullTower]:
     kind = full_tower(case.tower)
+    if case.prompted and case.adapter.after_features:
+        raise NotApplicable("tokens leave after the features, and nothing within the tower changes")
     if kind is None:
         raise NotApplicable(f"there is no reference at full length for a {type(case.tower).__name__}")
     return kind

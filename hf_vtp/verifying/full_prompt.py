@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from ..names import cache_in, cache_name
 from ..prompts.encoders import in_form
 from .case import Case, before
+from .outcome import NotApplicable
 
 NEVER_SEEN = 7.0  # in the columns that are masked: one that is seen is loud
 
@@ -25,6 +26,14 @@ def full_mask(case: Case) -> Tensor:
     ids = case.inputs["input_ids"]
     mask = case.inputs.get("attention_mask")
     return torch.ones_like(ids) if mask is None else mask
+
+
+def compared(case: Case) -> Tensor:
+    """Which of the last hidden states are compared, bool [B, n]: none of padding."""
+    if case.decodes:
+        states = case.baseline.outputs["hidden states"]
+        return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    return full_mask(case) != 0
 
 
 def embedded(case: Case) -> Tensor:
@@ -64,6 +73,8 @@ def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
         first = positions.amin()  # not every model counts from 0
         positions = ((alive.long().cumsum(dim=-1) - 1).clamp(min=0) + first).expand_as(positions)
     columns = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
+    if case.decodes:
+        columns.pop("position_ids")  # an encoder counts columns
     with holding(case, features) as prompt:
         yield {**prompt, **columns}
 
@@ -81,7 +92,7 @@ def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
         start += len(rows)
         parts[encoding.pixels] = encoding, torch.cat(rows)
     ids, inner = case.inputs["input_ids"], case.inner
-    if not case.adapter.after_features:
+    if not case.adapter.serves:
         embeds = embedded(case)
         for encoding, rows in parts.values():
             where = torch.nonzero(ids == getattr(case.model.config, encoding.token))
@@ -114,7 +125,7 @@ def forward_positions(case: Case) -> Tensor:
     with before(case.adapter.language, lambda m, args, kwargs: seen.append(kwargs.get("position_ids"))):
         case.look(case.inputs)
     ids = case.inputs["input_ids"]
-    positions = torch.arange(ids.shape[1], device=ids.device)[None] if seen[0] is None else seen[0]
+    positions = torch.arange(ids.shape[1], device=ids.device)[None] if None in (seen or [None]) else seen[0]
     return positions.expand(*positions.shape[:-2], *ids.shape)
 
 
@@ -141,6 +152,7 @@ def greedy(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, Tensor]:
     case.model.generation_config = GenerationConfig(
         do_sample=False,
         pad_token_id=0 if own.pad_token_id is None else own.pad_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
         suppress_tokens=placeholder_ids(case),
         return_dict_in_generate=True,
         output_logits=True,
@@ -169,6 +181,10 @@ def greedy_by_hand(case: Case, inputs: dict, new_tokens: int) -> tuple[Tensor, T
         positions = positions[..., -1:] + 1
         inputs = {"input_ids": words[-1][:, None], "attention_mask": mask, "position_ids": positions}
         inputs[name] = cache_in(output)
+        if inputs[name] is None:
+            raise NotApplicable(
+                f"the forward of {type(case.model).__name__} returns no cache to go on from by hand"
+            )
     return torch.stack(words, dim=1), torch.stack(logits, dim=1)
 
 
@@ -191,10 +207,13 @@ def same_prompt(case: Case, features: list[Tensor], positions: Tensor, pad: int 
 
     Nothing is dropped; columns of padding in front make the kernels others than those of a plain forward.
     """
+    pad = 0 if case.decodes else pad  # an encoder would count them
     columns = {"attention_mask": full_mask(case), "position_ids": positions, **other_columns(case)}
     with holding(case, features) as prompt:
         ends = {name: (0, 0) if name == "inputs_embeds" else () for name in ("inputs_embeds", "input_ids")}
         texts = {name: (*end, pad, 0) for name, end in ends.items() if name in prompt}
         widened = {**prompt, **{k: torch.nn.functional.pad(prompt[k], by) for k, by in texts.items()}}
         widened |= {name: torch.nn.functional.pad(x, (pad, 0)) for name, x in columns.items()}
+        if case.decodes:
+            widened.pop("position_ids")
         return case.look(widened).outputs["hidden states"][:, pad:]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .case import Case, after
 from .differences import Bounds, Difference, between, largest
-from .full_prompt import forward_positions, full_mask, same_prompt
+from .full_prompt import compared, forward_positions, same_prompt
 from .tower_runs import full_features, full_outputs
 
 
@@ -42,7 +42,7 @@ class Measured(Case):
         """The whole model against itself with other padding and every layer rounded otherwise."""
         with rounded_otherwise(getattr(self.adapter.language, "layers", ()), self.bounds.unit):
             same = same_prompt(self, self.unmasked, self.positions)
-        text = full_mask(self) != 0
+        text = compared(self)
         return between(same[text], self.baseline.outputs["hidden states"][text])
 
     @functools.cached_property

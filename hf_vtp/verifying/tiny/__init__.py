@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from . import cells, others, packed, row_wise, towers
 
 RECIPES = {**towers.RECIPES, **row_wise.RECIPES, **cells.RECIPES, **packed.RECIPES, **others.RECIPES}
-FILLED = ("class_embedding", "image_newline", "high_res_vision_alpha")  # beside weights of two axes and more
+# Beside weights of two axes and more. Without the norm's, all features of Florence-2 would be equally long.
+FILLED = ("class_embedding", "image_newline", "high_res_vision_alpha", "image_proj_norm.weight")
 
 
 def tiny(kind: type[nn.Module], config: object) -> tuple[nn.Module, dict[str, Tensor]] | None:
