@@ -13,20 +13,13 @@ from torch import Tensor, nn
 from ..apply import applied, vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
-<<<<<<< HEAD
 from ..families.placeholder import LANGUAGE, PlaceholderModel
-=======
-from ..families.placeholder import PlaceholderModel
->>>>>>> rowwise
 from ..names import parameters, with_pixels_named
 from ..prompts.refusals import steps_over_masks
 from ..pruning.stage import weighs
 from ..stats import VTPStats
 from ..towers.features import Features
-<<<<<<< HEAD
 from ..towers.rows import find
-=======
->>>>>>> rowwise
 from .encodings import Encoding, recording
 
 

@@ -1,29 +1,17 @@
-<<<<<<< HEAD
 """Calls of a model's encoders of images and videos, recorded."""
-=======
-"""The calls of a model's encoders of images and videos, recorded."""
->>>>>>> rowwise
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-<<<<<<< HEAD
 from dataclasses import dataclass, field
-=======
-from dataclasses import dataclass
->>>>>>> rowwise
 
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from ..families.after_features import features_of
 from ..families.placeholder import PlaceholderModel
-=======
-from ..families.placeholder import PlaceholderModel, features_of
->>>>>>> rowwise
 
 
 @dataclass
@@ -36,10 +24,7 @@ class Encoding:
     args: tuple
     kwargs: dict
     features: list[Tensor]  # [T, D] of each image, a row for each placeholder, NaN where a token was dropped
-<<<<<<< HEAD
     deep: list[Tensor] = field(default_factory=list)  # [all T, D] for each of the first layers, of DeepStack
-=======
->>>>>>> rowwise
 
 
 @contextmanager
@@ -48,26 +33,16 @@ def recording(adapter: PlaceholderModel, inputs: dict, served: list[Tensor]) -> 
 
     What a forward is handed in place of an encoder's features goes to `served`.
     """
-<<<<<<< HEAD
     inner, encoders, calls, running = adapter.inner, adapter.encoders, [], []
     media = [pixels for pixels in encoders if inputs.get(pixels) is not None]
 
     def recorder(name: str) -> Callable:
         original = getattr(inner, name)
         order = [pixels for pixels in media if encoders[pixels] == name]
-=======
-    inner, encoders, calls = adapter.inner, adapter.encoders, []
-    given = [pixels for pixels in encoders if inputs.get(pixels) is not None]
-
-    def recorder(name: str) -> Callable:
-        original = getattr(inner, name)
-        order = [pixels for pixels in given if encoders[pixels] == name]
->>>>>>> rowwise
 
         @functools.wraps(original)
         def call(*args, **kwargs):
             replaced = bool(getattr(original, "waiting", ()))  # the forward asks, after the encoder was run
-<<<<<<< HEAD
             running.append(name)
             try:
                 output = original(*args, **kwargs)
@@ -75,21 +50,14 @@ def recording(adapter: PlaceholderModel, inputs: dict, served: list[Tensor]) -> 
                 running.pop()
             if running:  # videos may go through the encoder of images
                 return output
-=======
-            output = original(*args, **kwargs)
->>>>>>> rowwise
             if replaced:
                 served.append(torch.cat(features_of(output)))
                 return output
             pixels = order.pop(0) if len(order) > 1 else order[0]
             rows = adapter.images_of(pixels, output, inputs)[0]
-<<<<<<< HEAD
             given = getattr(output, "deepstack_features", None) or ()  # an image each, or not split
             deep = [x if isinstance(x, Tensor) else torch.cat(list(x)) for x in given]
             calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, rows, deep))
-=======
-            calls.append(Encoding(pixels, adapter.media[pixels], name, args, kwargs, rows))
->>>>>>> rowwise
             return output
 
         return call
