@@ -66,6 +66,16 @@ class PatchLlamaPreTrained(PreTrainedModel):
         return self.language_model.embed_tokens
 
 
+class ReadsOnce:
+    def prepare_inputs_for_generation(self, *args, pixel_values=None, is_first_iteration=False, **kwargs):
+        """Pixels are read with the prompt only."""
+        told = dict(is_first_iteration=is_first_iteration, **kwargs)
+        inputs = super().prepare_inputs_for_generation(*args, **told)
+        if is_first_iteration or not kwargs.get("use_cache", True):
+            inputs["pixel_values"] = pixel_values
+        return inputs
+
+
 class PatchLlamaModel(PatchLlamaPreTrained):
     """The module that puts features into the prompt."""
 
@@ -79,7 +89,7 @@ class PatchLlamaModel(PatchLlamaPreTrained):
         return self.run(input_ids, pixel_values, inputs_embeds, **kwargs)
 
 
-class PatchLlama(PatchLlamaPreTrained, GenerationMixin):
+class PatchLlama(ReadsOnce, PatchLlamaPreTrained, GenerationMixin):
     """A language head around it."""
 
     def __init__(self, config):
@@ -96,7 +106,7 @@ class PatchLlama(PatchLlamaPreTrained, GenerationMixin):
         return with_head(self, output, labels)
 
 
-class FlatPatchLlama(PatchLlamaPreTrained, GenerationMixin):
+class FlatPatchLlama(ReadsOnce, PatchLlamaPreTrained, GenerationMixin):
     """The same in one class."""
 
     def __init__(self, config):

@@ -54,8 +54,8 @@ class FirstUse:
         if not found <= bound:
             raise RuntimeError(
                 f"{name} cannot be pruned: its shortened prompt and the full one with dropped placeholders "
-                f"masked differ by {found:.1e} where {bound:.0e} may be, so it reads more of a prompt than is "
-                "shortened; call remove_vtp(model)"
+                f"masked differ by {found:.1e} where {bound:.0e} may be, so it reads more of a prompt than "
+                "is shortened; call remove_vtp(model)"
             )
         canary.passed(model)
 
