@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from transformers.utils import ModelOutput
 
+PIXELS = "pixel_values_images"  # of Video-LLaVA, whose image processor returns it still
 CACHE = ("past_key_values", "cache")  # the argument and the field of the key-value cache, oldest name first
 
 
@@ -37,6 +38,11 @@ def with_cache_named(name: str, arguments: dict) -> dict:
         return arguments
     given = [arguments[key] for key in (*older, name) if key in arguments]
     return {**{k: v for k, v in arguments.items() if k not in older}, name: given[-1]}
+
+
+def with_pixels_named(arguments: dict) -> dict:
+    """Keyword arguments in which images go by the name that all models but one have had from the start."""
+    return {"pixel_values" if name == PIXELS else name: value for name, value in arguments.items()}
 
 
 def cache_in(output: object) -> object | None:

@@ -5,22 +5,13 @@
     python scripts/bench_llava.py --weights random --model llava-small --method vtp qk_topk   on a CPU
     python scripts/bench_llava.py --model folder/ --batch-size 1 8 --json out.json --plot out.png
 
-The last line of stdout is the result as one JSON object.
+This is scripts/bench_vlm.py with LLaVA-1.5-7B for a default. The last line of stdout is the result as one
+JSON object.
 """
-
-from __future__ import annotations
 
 import sys
 
-from hf_vtp.tools.bench import cli, script_vlm
-
-DEFAULT_MODEL = "llava-hf/llava-1.5-7b-hf"
-
-
-def main(argv: list[str]) -> None:
-    options = script_vlm.parser("bench_llava.py", __doc__, DEFAULT_MODEL, [None])
-    script_vlm.run("llava", options, argv)
-
+from hf_vtp.tools.commands import run
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run("bench-vlm", "--model", "llava-hf/llava-1.5-7b-hf"))

@@ -5,31 +5,13 @@
     python scripts/bench_qwen2_5_vl.py --weights random --model qwen2_5_vl-small --resolution 256 1024
     python scripts/bench_qwen2_5_vl.py --model folder/ --resolution 4096 16384 --json out.json --plot out.png
 
-`--layer default` prunes inside the tower, `--layer output` after its last block. The last line of stdout is
-the result as one JSON object.
+`--layer default` prunes inside the tower, `--layer output` after its last block. This is scripts/bench_vlm.py
+with the 7B model and both of these for defaults. The last line of stdout is the result as one JSON object.
 """
-
-from __future__ import annotations
 
 import sys
 
-from hf_vtp.tools.bench import cli, script_vlm
-
-DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
-
-
-def main(argv: list[str]) -> None:
-    options = script_vlm.parser("bench_qwen2_5_vl.py", __doc__, DEFAULT_MODEL, [None, "output"])
-    options.add_argument(
-        "--resolution",
-        type=cli.count,
-        nargs="+",
-        default=[256, 1024, 4096],
-        metavar="TOKENS",
-        help="visual tokens of an image, about: the nearest near-square grid is taken (256 1024 4096)",
-    )
-    script_vlm.run("qwen2_5_vl", options, argv)
-
+from hf_vtp.tools.commands import run
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run("bench-vlm", "--model", "Qwen/Qwen2.5-VL-7B-Instruct", "--layer", "default", "output"))

@@ -25,7 +25,8 @@ from hf_vtp.visualize.picture import read_picture
 from hf_vtp.visualize.shipped import open_model
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES, SAMPLES = ROOT / "pictures", ROOT / "scripts" / "demo" / "samples"
+PICTURES, SAMPLES = ROOT / "pictures", ROOT / "hf_vtp" / "tools" / "demo" / "samples"
+TESTBED = ROOT / "tests" / "testbed"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")  # of scikit-image: public domain and CC0
 SAMPLE_SIDE = 384  # pixels
 SCENES = 3  # of the testbed, where it is there
@@ -56,7 +57,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def stages() -> tuple[Image.Image, bool, str]:
-    (eyes, trained), picture = open_model("qwen2_5_vl"), photograph("coffee")
+    (eyes, trained), picture = open_model("qwen2_5_vl", testbed=TESTBED), photograph("coffee")
     with vtp(eyes.model, keep_ratio=[0.6, 0.25], layer=[1, 3]):
         see(eyes, picture)
         drawn = draw_kept(picture, vtp_stats(eyes.model), eyes.image_processor)
@@ -64,7 +65,8 @@ def stages() -> tuple[Image.Image, bool, str]:
 
 
 def sheet() -> tuple[Image.Image, bool, str]:
-    (eyes, trained), pictures = open_model("clip"), [photograph(name) for name in ("astronaut", "chelsea")]
+    eyes, trained = open_model("clip", testbed=TESTBED)
+    pictures = [photograph(name) for name in ("astronaut", "chelsea")]
     drawn = contact_sheet(
         eyes.model, eyes.image_processor, pictures, ["vtp", "uniform"], [0.7, 0.4], panel=160
     )
@@ -76,7 +78,7 @@ def sheet() -> tuple[Image.Image, bool, str]:
 
 
 def heat() -> tuple[Image.Image, bool, str]:
-    (eyes, trained), picture = open_model("clip"), photograph("chelsea")
+    (eyes, trained), picture = open_model("clip", testbed=TESTBED), photograph("chelsea")
     with vtp(eyes.model, method="qk_topk", keep_ratio=0.5):
         see(eyes, picture)
         drawn = draw_kept(picture, vtp_stats(eyes.model), eyes.image_processor, heat_map=True)
@@ -98,7 +100,7 @@ def save(drawn: Image.Image, name: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    p = cli.Parser(prog="make_pictures.py", description=__doc__.splitlines()[0])
+    p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument(
         "--screenshot", metavar="FILE.png", help="only put that into pictures/demo.png, small enough"
     )

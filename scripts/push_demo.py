@@ -26,7 +26,7 @@ FILES = ("LICENSE", "NOTICE")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = cli.Parser(prog="push_demo.py", description=__doc__.splitlines()[0])
+    p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument("space", nargs="?", metavar="USER/NAME")
     p.add_argument("--to", metavar="FOLDER", help="lay it out there, and push nothing")
     p.add_argument("--private", action="store_true")

@@ -13,6 +13,7 @@ from hf_vtp.tools.bench.report import measured, number
 from hf_vtp.tools.bench.table_vlm import where
 from hf_vtp.tools.bench.variants import UNPATCHED
 from hf_vtp.tools.cards.card import shown_command
+from hf_vtp.tools.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -58,6 +59,10 @@ def models() -> str:
         groups.setdefault(key, []).append(f"`{model_type}`")
     rows = [[kind, ", ".join(names), where] for (_, kind, where), names in groups.items()]
     return table(["model", "`config.model_type`", "tokens leave"], rows)
+
+
+def commands() -> str:
+    return table(["command", "what it does"], [[f"`hf-vtp {name}`", line] for name, line in COMMANDS.items()])
 
 
 def quality() -> str:
@@ -155,6 +160,7 @@ OF_VLM = (
 SPEED = {"clip": OF_CLIP, "llava": OF_VLM, "qwen2_5_vl": OF_VLM}  # by a result's "benchmark"
 
 BLOCKS = {
+    "commands": commands,
     "models": models,
     "methods": methods,
     "parts": parts,

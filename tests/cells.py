@@ -12,6 +12,7 @@ import torch
 from hf_vtp import vtp, vtp_stats
 from hf_vtp.families.placeholder import merging
 from hf_vtp.families.table import FAMILIES, tower_row
+from hf_vtp.towers.joined import JoinedTower
 from hf_vtp.towers.rows import find
 
 LOUD = 7.0  # in rows that nobody may read
@@ -54,8 +55,11 @@ def rows_of(output):
 
 
 def with_rows(output, rows):
-    """An encoder's output with other rows in the same form."""
+    """An encoder's output with other rows in the same form, or fewer in one piece."""
     features, start = output.pooler_output, 0
+    if len(rows) < len(rows_of(output)):
+        output.pooler_output = rows[None] if isinstance(features, torch.Tensor) else [rows]
+        return output
     if isinstance(features, torch.Tensor):
         output.pooler_output = rows.view_as(features)
         return output
@@ -85,13 +89,16 @@ def recorded(model):
 
 
 @contextmanager
-def answering(model, rows, counts):
-    """An encoder that gives these rows, `counts` of them in each prompt, for every beam where it is asked."""
+def answering(model, rows, counts, total):
+    """An encoder that gives these rows, `counts` of them in each prompt, in place of `total` of its own.
+
+    It gives them for every beam where it is asked for that.
+    """
 
     def wrap(original):
         def call(*args, **kwargs):
             output = original(*args, **kwargs)
-            beams = len(rows_of(output)) // len(rows)  # older releases encode the images of every beam
+            beams = len(rows_of(output)) // total  # older releases encode the images of every beam
             return with_rows(output, torch.cat([x.repeat(beams, 1) for x in rows.split(counts)]))
 
         return call
@@ -160,6 +167,8 @@ class Pruned:
         tower, _ = tower_of(self.model)
         prefix = tower_row(tower).num_prefix_tokens(tower)
         dead = dead_patches(self.stats, layer, self.grids, cell_of(self.model))
+        if tower_row(tower).pattern is JoinedTower:  # all images in one row
+            return torch.cat(dead)[None]
         longest = max(map(len, dead))
         return torch.stack([torch.nn.functional.pad(x, (prefix, longest - len(x))) for x in dead])
 
@@ -176,9 +185,25 @@ class Pruned:
         mask = self.inputs["attention_mask"].bool()
         return mask & ~where.masked_scatter(where, ~self.kept)
 
+    @property
+    def steps_over_columns(self):
+        """Whether layers would step over masked columns, so that a masked prompt is no reference."""
+        kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or []
+        return not {"full_attention", "sliding_attention"}.issuperset(kinds)
+
+    def alone(self, rows, r, call):
+        """The unpruned model's answer to the columns of one row that stay."""
+        alive, ids = self.alive()[r], self.inputs["input_ids"]
+        where = ids == self.model.config.image_token_id
+        owner = torch.nonzero(where)[:, 0]
+        own = rows[self.kept & (owner == r)]
+        text = dict(input_ids=ids[r, alive][None], attention_mask=torch.ones(1, int(alive.sum()), dtype=int))
+        with answering(self.model, own, [len(own)], len(rows)), torch.no_grad():
+            return call(**{**self.inputs, **text})
+
     def masked(self, rows, call):
         """The unpruned model's answer to the whole prompt with these rows, dropped placeholders masked."""
         rows = rows.masked_fill(~self.kept[:, None], LOUD)
         counts = (self.inputs["input_ids"] == self.model.config.image_token_id).sum(dim=1).tolist()
-        with answering(self.model, rows, counts), torch.no_grad():
+        with answering(self.model, rows, counts, len(rows)), torch.no_grad():
             return call(**{**self.inputs, "attention_mask": self.alive().long()})

@@ -39,7 +39,7 @@ CORE = (
 SLOW = (  # seconds each, and the same on every release
     "test_a_model_is_pruned_measured_and_pushed_with_its_card",
     "test_a_stopped_training_ends_where_an_unbroken_one_does",
-    "test_an_errand_that_was_killed_while_measuring_runs_again",
+    "test_a_push_that_was_killed_while_measuring_runs_again",
     "test_changes_reach_a_compiled_model",
     "test_compiled_towers_of_adaptive_methods_are_right",
     "test_ddp_averages_the_gradients_of_ranks_with_different_images",

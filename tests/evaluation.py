@@ -1,12 +1,12 @@
 """Folders with tiny models, their tokenizers and image processors, and data, for the tests of evaluation."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
+import load_script
 import numpy as np
 import torch
+from load_script import SCRIPTS
 from models import clip_config, sharpen
 from PIL import Image
 from qwen import Qwen
@@ -16,9 +16,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedTokenizerFast
 from vlm import EOS, IMAGE, PAD, VOCAB, Llava
 
-from hf_vtp.tools.bench import cli
-
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 CLASSES = ("bird", "cat", "dog")
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz."]
 TEMPLATE = (
@@ -27,15 +24,12 @@ TEMPLATE = (
 )
 
 
-def run_script(name, capsys, monkeypatch):
-    """A script's main on some arguments, in this process: (exit code, stdout, stderr)."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py"])
-    main = importlib.import_module(name).main
+def run_script(name, capsys):
+    """A script on some arguments, in this process: (exit code, stdout, stderr)."""
 
     def run(*argv):
         capsys.readouterr()
-        return cli.run(main, [str(word) for word in argv]), *capsys.readouterr()
+        return load_script.run(name, *argv), *capsys.readouterr()
 
     return run
 

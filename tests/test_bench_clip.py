@@ -1,11 +1,11 @@
 """scripts/bench_clip.py: what it prints, writes and refuses, on a tiny CLIP."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import load_script
 import numpy as np
 import pytest
 import torch
@@ -14,7 +14,6 @@ from PIL import Image
 from transformers import BertConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel, SiglipConfig
 from transformers.utils import logging
 
-from hf_vtp.tools.bench import cli
 from hf_vtp.tools.cards import hub
 
 ROOT = Path(__file__).parent.parent
@@ -64,16 +63,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(capsys, monkeypatch):
+def bench(capsys):
     """Runs the script in this process: exit code, stdout and stderr."""
-    spec = importlib.util.spec_from_file_location("bench_clip", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
 
     def run(*argv):
         capsys.readouterr()
-        code = cli.run(module.main, [str(arg) for arg in argv])
+        code = load_script.run("bench_clip", *argv)
         done = capsys.readouterr()
         return code, done.out, done.err
 

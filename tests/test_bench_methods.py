@@ -1,32 +1,23 @@
 """scripts/bench_methods.py and scripts/bench_suite.py, on tiny sizes."""
 
 import json
-import runpy
 import subprocess
 import sys
-from pathlib import Path
+from importlib import import_module
 
 import pytest
 import torch
+from load_script import SCRIPTS, run
 
 from hf_vtp import VTPConfig, list_methods
 from hf_vtp.tools.bench import methods, suite
 from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.bench.memory import peak_bytes
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
-
-def main(script, argv, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [script, *argv])
-    with pytest.raises(SystemExit) as done:
-        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
-    return done.value.code
-
-
-def test_every_method_is_measured(monkeypatch, capsys, tmp_path):
+def test_every_method_is_measured(capsys, tmp_path):
     argv = ["--num-tokens", "16", "--rounds", "1", "--json", str(tmp_path / "out.json")]
-    assert main("bench_methods.py", argv, monkeypatch) == 0
+    assert run("bench_methods", *argv) == 0
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
     assert result == json.loads((tmp_path / "out.json").read_text())
@@ -41,10 +32,7 @@ def test_every_method_is_measured(monkeypatch, capsys, tmp_path):
 
 def test_a_method_beyond_its_limit_is_shown_without_numbers(monkeypatch, capsys):
     monkeypatch.setattr(methods, "limit", lambda config: 10)
-    assert (
-        main("bench_methods.py", ["--method", "scope", "--num-tokens", "16", "--rounds", "1"], monkeypatch)
-        == 0
-    )
+    assert run("bench_methods", "--method", "scope", "--num-tokens", "16", "--rounds", "1") == 0
     out = capsys.readouterr().out
     (row,) = json.loads(out.splitlines()[-1])["rows"]
     assert row["latency_p50_ms"] is None and row["limit"] == 10 and "at most 10 tokens" in out
@@ -60,56 +48,42 @@ def test_scratch_is_what_a_call_allocates():
 @pytest.mark.parametrize(
     "script, argv, says",
     [
-        ("bench_methods.py", ["--method", "vpt"], "unknown method 'vpt'; choose from vtp"),
-        ("bench_methods.py", ["--num-tokens", "200"], "--num-tokens must be squares"),
-        ("bench_methods.py", ["--keep-ratio", "1.0"], "between 0 and 1"),
-        ("bench_methods.py", ["--json", "nowhere/out.json"], "the folder nowhere does not exist"),
-        ("bench_suite.py", ["--out", "nowhere"], "--out must be an existing folder"),
+        ("bench_methods", ["--method", "vpt"], "unknown method 'vpt'; choose from vtp"),
+        ("bench_methods", ["--num-tokens", "200"], "--num-tokens must be squares"),
+        ("bench_methods", ["--keep-ratio", "1.0"], "between 0 and 1"),
+        ("bench_methods", ["--json", "nowhere/out.json"], "the folder nowhere does not exist"),
+        ("bench_suite", ["--out", "nowhere"], "--out must be an existing folder"),
         (
-            "bench_suite.py",
+            "bench_suite",
             ["--piece", "x", "--device", "cpu"],
             "unknown piece 'x' for cpu; choose from clip",
         ),
     ],
 )
-def test_wrong_input_is_one_sentence(script, argv, says, monkeypatch, capsys):
-    assert main(script, argv, monkeypatch) == 2
+def test_wrong_input_is_one_sentence(script, argv, says, capsys):
+    assert run(script, *argv) == 2
     error = capsys.readouterr().err.strip()
     assert says in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("device", suite.PIECES)
-def test_the_arguments_of_every_piece_are_taken(device, monkeypatch, tmp_path):
-    """Up to the point where something would be measured."""
-    parsers = {
-        name: runpy.run_path(str(SCRIPTS / name))
-        for name in {p.script for p in suite.PIECES[device].values()}
-    }
-    from hf_vtp.tools.bench import script_vlm
-
+def test_the_arguments_of_every_piece_are_taken(device, tmp_path):
     for name, piece in suite.PIECES[device].items():
-        argv = suite.command(name, piece, SCRIPTS, tmp_path)[2:]
-        if piece.script in ("bench_clip.py", "bench_methods.py"):
-            args = parsers[piece.script]["parser"]().parse_args(argv)
-        else:
-            seen = []
-            taken = lambda family, options, argv, seen=seen: seen.append(options.parse_args(argv))  # noqa: E731
-            monkeypatch.setattr(script_vlm, "run", taken)
-            parsers[piece.script]["main"](argv)
-            (args,) = seen
+        module = import_module(f"hf_vtp.tools.commands.{piece.command.replace('-', '_')}")
+        args = module.parser().parse_args(suite.arguments(name, piece, tmp_path))
         assert args.json == str(tmp_path / f"{name}.json")
         assert all(m in list_methods() for m in args.method)
         assert getattr(args, "weights", "random") == "random"
 
 
-def test_a_piece_leaves_json_and_markdown_and_a_failed_one_is_said(monkeypatch, tmp_path, capfd):
-    piece = suite.Piece("bench_methods.py", "--method vtp --num-tokens 16 --rounds 1", plot=False)
-    suite.run("one", piece, SCRIPTS, tmp_path)
+def test_a_piece_leaves_json_and_markdown_and_a_failed_one_is_said(tmp_path, capfd):
+    piece = suite.Piece("bench-methods", "--method vtp --num-tokens 16 --rounds 1", plot=False)
+    suite.run("one", piece, tmp_path)
     result = json.loads((tmp_path / "one.json").read_text())
     text = (tmp_path / "one.md").read_text()
     assert "| 16 | vtp |" in text and result["command"].split("--json")[0] in text
     with pytest.raises(UsageError, match="two failed with exit code 2"):
-        suite.run("two", suite.Piece("bench_methods.py", "--method x", plot=False), SCRIPTS, tmp_path)
+        suite.run("two", suite.Piece("bench-methods", "--method x", plot=False), tmp_path)
     assert "unknown method 'x'" in capfd.readouterr().err and not (tmp_path / "two.json").exists()
 
 
@@ -117,6 +91,7 @@ def test_listing_runs_nothing():
     told = [sys.executable, str(SCRIPTS / "bench_suite.py"), "--list", "--device", "cuda"]
     out = subprocess.run(told, capture_output=True, text=True, check=True).stdout
     assert all(name in out for name in suite.PIECES["cuda"])
+    assert "python scripts/bench_clip.py --weights random" in out
 
 
 @pytest.mark.parametrize("name", list_methods())

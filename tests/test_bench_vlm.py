@@ -1,10 +1,9 @@
-"""scripts/bench_llava.py and bench_qwen2_5_vl.py: what they print, write and refuse, on tiny geometries."""
+"""Benchmarks of vision-language models, as scripts: what they print, write and refuse, on tiny geometries."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
+import load_script
 import pytest
 import torch
 from PIL import Image
@@ -12,13 +11,13 @@ from torch import nn
 from transformers import BertConfig, LlavaConfig, LlavaNextConfig
 from transformers.utils import logging
 
-from hf_vtp.tools.bench import bench_vlm, cli
+from hf_vtp.tools.bench import bench_vlm
 from hf_vtp.tools.bench.geometry import CLASSES, GEOMETRIES, named_config
 from hf_vtp.tools.bench.parts import inside
 from hf_vtp.tools.bench.vlm import near_square
 from hf_vtp.tools.cards import hub
+from hf_vtp.tools.commands.bench_vlm import resolutions
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 ROW = {
     *("batch_size", "image_size", "method", "keep_ratio", "layer", "layers", "kept_tokens", "total_tokens"),
     *("prompt_tokens", "kv_cache_bytes", "decode_tokens_per_s", "peak_memory_mib", "generate_memory_mib"),
@@ -42,16 +41,12 @@ pytestmark = pytest.mark.models
 
 
 @pytest.fixture
-def bench(capsys, monkeypatch):
+def bench(capsys):
     """Runs a script in this process: exit code, stdout and stderr."""
 
     def run(script, *argv):
-        spec = importlib.util.spec_from_file_location(script, SCRIPTS / f"{script}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / f"{script}.py")])
         capsys.readouterr()
-        code = cli.run(module.main, [str(arg) for arg in argv])
+        code = load_script.run(script, *argv)
         done = capsys.readouterr()
         return code, done.out, done.err
 
@@ -181,7 +176,7 @@ def test_time_and_flops_within_modules():
 )
 def test_geometries_have_the_parameters_of_what_they_are_named_after(family, name, billions):
     with torch.device("meta"):
-        model = CLASSES[family][1](named_config(family, name))
+        model = CLASSES[family][1](named_config(name))
     assert model.num_parameters() / 1e9 == pytest.approx(billions, abs=0.006)
 
 
@@ -196,7 +191,7 @@ def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
 
     monkeypatch.setattr(hub, "get_session", no_network)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    for script in ("bench_llava", "bench_qwen2_5_vl"):
+    for script in ("bench_llava", "bench_qwen2_5_vl", "bench_vlm"):
         code, out, err = bench(script, "--model", "hf-vtp-tests/no-such-model")
         assert code == 2 and out == "" and len(err.splitlines()) == 1
         assert "cannot be reached" in err and "--weights random" in err and "local folder" in err
@@ -215,9 +210,16 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder(bench, folder):
-    code, out, err = bench("bench_llava", "--model", folder / "llava", "--keep-ratio", 0.1, *QUICK)
+    """Its config says what family it is of."""
+    code, out, err = bench("bench_vlm", "--model", folder / "llava", "--keep-ratio", 0.1, *QUICK)
     assert code == 0, err
-    assert [row["kept_tokens"] for row in json.loads(out.splitlines()[-1])["rows"]] == [36, 4]
+    result = json.loads(out.splitlines()[-1])
+    assert result["benchmark"] == "llava" and [row["kept_tokens"] for row in result["rows"]] == [36, 4]
+
+
+def test_a_size_is_for_images_of_any_size():
+    assert resolutions("qwen2_5_vl", [16]) == [16] and resolutions("qwen2_5_vl", None) == [256, 1024, 4096]
+    assert resolutions("llava", None) == [None]
 
 
 TINY = ("--model", "llava-tiny", "--weights", "random")
@@ -228,22 +230,22 @@ REFUSED = {  # arguments, and what the one sentence says
     "no layer": ((*TINY, "--layer", "first"), "default, output"),
     "ratio 0": ((*TINY, "--keep-ratio", "0"), "(0, 1]"),
     "one new token": ((*TINY, "--new-tokens", "1"), "at least 2"),
-    "unknown geometry": (("--model", "a/b", "--weights", "random"), "llava-hf/llava-1.5-7b-hf"),
-    "another family's geometry": (("--model", "qwen2_5_vl-tiny", "--weights", "random"), "llava-small"),
-    "BERT": (("--model", "{0}/bert"), "'llava'"),
+    "unknown geometry": (("--model", "a/b", "--weights", "random"), "qwen2_5_vl-tiny"),
+    "BERT": (("--model", "{0}/bert"), "of model_type 'llava' or 'qwen2_5_vl'"),
     "LLaVA-NeXT": (("--model", "{0}/llava_next", "--weights", "random"), "'llava_next'"),
     "no config": (("--model", "{0}/empty"), "config.json"),
     "no model folder": (("--model", "{0}/nowhere"), "there is no folder"),
     "no such output folder": ((*TINY, "--json", "{0}/nowhere/x.json"), "does not exist"),
     "no picture": ((*TINY, "--plot", "{0}/x.txt"), "must end in one of .png"),
     "no cuda": ((*TINY, "--device", "cuda:9"), "choose from cpu"),
-    "no resolutions": ((*TINY, "--resolution", "256"), "unrecognized arguments"),
+    "no resolutions": ((*TINY, "--resolution", "256"), "leave out --resolution"),
+    "no model": ((), "--model"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_wrong_input_is_one_sentence_and_exit_code_2(folder, bench, name):
     argv, sentence = REFUSED[name]
-    code, out, err = bench("bench_llava", *(arg.format(folder) for arg in argv))
+    code, out, err = bench("bench_vlm", *(arg.format(folder) for arg in argv))
     assert code == 2 and out == ""
     assert len(err.splitlines()) == 1 and sentence in err and "Traceback" not in err

@@ -20,8 +20,8 @@ PICTURE = Image.effect_noise((90, 60), 90).convert("RGB")
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+def stand_ins(monkeypatch):
+    monkeypatch.delenv(shipped.VARIABLE, raising=False)
     monkeypatch.setattr(rooms, "ROUNDS", 1)
     monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 

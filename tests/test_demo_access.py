@@ -1,6 +1,5 @@
 """Who reaches the demo, and what its page tells them."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from hf_vtp.tools.demo import session as room
 from hf_vtp.visualize import shipped
 
 pytestmark = pytest.mark.models
-APP = Path(__file__).resolve().parent.parent / "scripts" / "demo" / "app.py"
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+def stand_ins(monkeypatch):
+    monkeypatch.delenv(shipped.VARIABLE, raising=False)
     for name in ("SPACE_ID", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -27,10 +25,9 @@ def stand_ins(monkeypatch, tmp_path):
 @pytest.fixture
 def app():
     pytest.importorskip("gradio", reason="gradio is not installed")
-    spec = importlib.util.spec_from_file_location("hf_vtp_demo_app_of_a_test", APP)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from hf_vtp.tools.demo import page
+
+    return page
 
 
 @pytest.mark.parametrize(

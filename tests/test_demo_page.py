@@ -1,16 +1,15 @@
 """What the demo's page shows and says, without a browser; needs gradio where it is about its parts."""
 
 import html
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from load_script import run
 from PIL import Image
 
-from hf_vtp.tools.bench.cli import UsageError, run
+from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.demo import session as rooms
 from hf_vtp.tools.demo import words
 from hf_vtp.tools.demo.session import UNPRUNED, Room, Row, Shown
@@ -19,28 +18,22 @@ from pictures import REFUSED
 
 pytestmark = pytest.mark.models
 QUESTION = "what is there ?"
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+def stand_ins(monkeypatch):
+    monkeypatch.delenv(shipped.VARIABLE, raising=False)
     monkeypatch.setattr(rooms, "ROUNDS", 1)
     monkeypatch.setattr("hf_vtp.tools.demo.answer.NEW_TOKENS", 4)
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(Path(name).stem, SCRIPTS / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def page():
-    """scripts/demo/app.py; its page is not opened."""
+    """The module; its page is not opened."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    return script("demo/app.py")
+    from hf_vtp.tools.demo import page
+
+    return page
 
 
 @pytest.mark.parametrize("wanted", REFUSED)
@@ -94,9 +87,8 @@ def test_the_page_says_what_the_testbeds_models_know(page, tmp_path, monkeypatch
 
 def test_a_model_that_is_not_there_ends_the_script_in_one_sentence(monkeypatch, capsys):
     pytest.importorskip("gradio", reason="gradio is not installed")
-    demo = script("demo.py")
     monkeypatch.setattr("gradio.Blocks.launch", lambda *_, **__: pytest.fail("opened"))
-    assert run(demo.main, ["--model", "nobody/nothing"]) == 2
+    assert run("demo", "--model", "nobody/nothing") == 2
     said = capsys.readouterr()
     assert "is not in the local cache" in said.err and "open http" not in said.out
 
@@ -104,10 +96,9 @@ def test_a_model_that_is_not_there_ends_the_script_in_one_sentence(monkeypatch, 
 def test_a_space_is_laid_out_whole(tmp_path, capsys):
     """What is pushed runs by itself: its package comes from the folder, and every import is there."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    push_demo = script("push_demo.py")
-    push_demo.main(["--to", str(tmp_path / "space")])
+    assert run("push_demo", "--to", tmp_path / "space") == 0
     space = tmp_path / "space"
-    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "samples", "hf_vtp"):
+    for name in ("README.md", "requirements.txt", "app.py", "NOTICE", "hf_vtp", "hf_vtp/tools/demo/samples"):
         assert (space / name).exists(), name
     metadata = (space / "README.md").read_text().split("---")[1]
     assert "sdk: gradio" in metadata and "app_file: app.py" in metadata

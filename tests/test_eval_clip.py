@@ -39,8 +39,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(capsys, monkeypatch):
-    return run_script("eval_clip", capsys, monkeypatch)
+def evaluate(capsys):
+    return run_script("eval_clip", capsys)
 
 
 def result_of(done):
@@ -198,7 +198,10 @@ REFUSED = {  # arguments, and what the one sentence says
     "merger": (("--data", "{0}/photos", "--method", "vtp+absrob"), "unknown merger 'absrob'; choose from"),
     "a floor": (("--data", "{0}/photos", "--method", "downsample"), "holds the row downsample already"),
     "layer": (("--data", "{0}/photos", "--layer", "9"), "choose from 0 to 3"),
-    "output": (("--data", "{0}/photos", "--layer", "output"), "give CLIP an encoder layer"),
+    "output": (
+        ("--data", "{0}/photos", "--layer", "output"),
+        "give CLIPVisionModelWithProjection an encoder layer",
+    ),
     "no model": (("--data", "{0}/photos", "--model", "{0}/nowhere"), "there is no folder"),
     "json": (("--data", "{0}/photos", "--json", "{0}/nowhere/r.json"), "does not exist"),
 }

@@ -33,7 +33,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def evaluate(capsys, monkeypatch, tmp_path):
-    run = run_script("eval_vlm", capsys, monkeypatch)
+    run = run_script("eval_vlm", capsys)
     monkeypatch.chdir(tmp_path)
 
     def evaluate(*argv):

@@ -1,13 +1,15 @@
 """Families whose projector works row by row, against the masked full prompt of an unpruned twin."""
 
+from inspect import signature
+
 import pytest
 import torch
 from families import made
-from transformers import AutoConfig
+from transformers import AutoConfig, VideoLlavaForConditionalGeneration
 from vlm import cached
 from vlm_families import Pair, inner_of
 
-from hf_vtp import apply_vtp, vtp, vtp_stats
+from hf_vtp import apply_vtp, verify, vtp, vtp_stats
 
 HOW = dict(method="qk_topk", layer=0, keep_ratio=0.5)
 TEXT = torch.tensor([[7, 8, 9], [9, 8, 7]])
@@ -113,11 +115,11 @@ def test_every_newline_between_tiles_stays_and_statistics_are_of_tiles():
 
 @torch.no_grad()
 def test_videos_of_llava_next_video_leave_in_the_cells_that_are_pooled():
-    pair = Pair("llava_next_video", HOW)
+    pair = Pair("llava_next_video", dict(HOW, keep_ratio=0.25))
     images, videos = (pair.features(pair.inputs)[medium][1] for medium in ("image", "video"))
-    assert videos.sum() == 2 * 3 * 2 and len(videos) == 2 * 3 * 4  # two of four cells a frame
-    base = images[:16].view(2, 2, 2, 2)  # rows of cells, rows in a cell, ...
-    assert base.sum() == 8 and torch.equal(base.all(dim=(1, 3)), base.any(dim=(1, 3)))
+    assert videos.sum() == 2 * 3 and len(videos) == 2 * 3 * 4  # one of four cells a frame
+    base = images[:16].view(2, 2, 2, 2)  # rows of cells, rows in a cell, columns of cells, columns in a cell
+    assert base.sum() == 4 and torch.equal(base.all(dim=3).all(dim=1), base.any(dim=3).any(dim=1))
 
 
 @torch.no_grad()
@@ -159,6 +161,48 @@ def test_a_placeholder_beyond_the_vocabulary_is_read():
     assert torch.equal(model(**inputs).logits, expected)
     words = model.generate(**inputs, **pair.words, max_new_tokens=3)
     assert torch.equal(words[:, ids.shape[1] :], pair.found_words(pair.inputs, max_new_tokens=3))
+
+
+@torch.no_grad()
+def test_paligemma_2_whose_layers_have_windows_equals_the_masked_prompt():
+    pair = Pair("paligemma", HOW, text_config=AutoConfig.for_model("gemma2"))
+    same_logits(pair, pair.with_text_row(pair.inputs))
+    found = pair.found_words(pair.inputs, max_new_tokens=5)
+    assert torch.equal(
+        found, pair.expected_words(pair.prompt(pair.inputs, generating=True), max_new_tokens=5)
+    )
+
+
+@pytest.mark.parametrize("name", ["pixel_values", "pixel_values_images"])
+def test_video_llava_is_pruned_after_its_features_by_either_name_of_its_images(name):
+    if "pixel_values" not in signature(VideoLlavaForConditionalGeneration.forward).parameters:
+        pytest.skip("the Video-LLaVA of this Transformers takes no pixel_values")
+    model, inputs = made("video_llava", "VideoLlavaForConditionalGeneration")
+    inputs[name] = inputs.pop("pixel_values_images")
+    report = verify(model, inputs, method="divprune", keep_ratio=0.5, max_new_tokens=3)
+    verdicts = {check.name: check.holds for check in report.checks}
+    assert all(verdicts[check] for check in ("undo", "ratio 1.0", "prompt", "batch", "generate")), (
+        report.table()
+    )
+
+
+@pytest.mark.parametrize("model_type", ["llava_next", "llava_next_video", "paligemma"])
+def test_gradients_reach_the_kept_tokens_and_are_those_of_the_masked_prompt(model_type):
+    pair = Pair(model_type, HOW)
+    ids = pair.inputs["input_ids"]
+    labels = ids.masked_fill(pair.inputs["attention_mask"] == 0, -100)
+    labels = labels.masked_fill(torch.isin(labels, torch.tensor(list(pair.media.values()))), -100)
+    loss = pair.model(**pair.inputs, labels=labels).loss
+    loss.backward()
+    logits = pair.expected_logits(pair.prompt(pair.inputs))[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-4)
+    grads = {name: x.grad for name, x in pair.model.named_parameters() if x.grad is not None}
+    assert all(grad.isfinite().all() for grad in grads.values())
+    tower = [
+        grad.abs().sum() for name, grad in grads.items() if "vision_tower" in name and "layers.0" in name
+    ]
+    assert tower and max(tower) > 0
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from evaluation import picture, run_script, save_clip
 
 from hf_vtp import VTPConfig, files
+from hf_vtp.tools import commands
 from hf_vtp.tools.bench import cli, report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ def test_what_is_no_regular_file_is_not_replaced(special, tmp_path):
 OUTPUTS = {  # of every script that writes where it is told to
     "bench_clip": [("--weights", "random", "--plot"), ("--weights", "random", "--json")],
     "bench_llava": [("--plot",), ("--json",)],
+    "bench_vlm": [("--model", "m", "--plot"), ("--model", "m", "--json")],
     "bench_methods": [("--json",)],
     "bench_qwen2_5_vl": [("--plot",), ("--json",)],
     "bench_weighted": [("--json",)],
@@ -77,7 +79,7 @@ OUTPUTS = {  # of every script that writes where it is told to
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_no_output_of_a_script_goes_to_a_device_or_a_pipe(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = run_script(name, capsys, monkeypatch)
+    run = run_script(name, capsys)
     special = "special.jsonl" if name == "make_questions" else "special.png"
     os.mkfifo(special)
     picture(0).save("picture.png")
@@ -92,10 +94,10 @@ def test_no_card_or_config_replaces_a_pipe(tmp_path, capsys, monkeypatch):
     for name in ("README.md", "vtp_config.json", "bench.json"):
         os.mkfifo(name)
     asked = ("--model", "a/b", "--results", SPEED, "--out", "README.md")
-    code, _, err = run_script("make_model_card", capsys, monkeypatch)(*asked)
+    code, _, err = run_script("make_model_card", capsys)(*asked)
     assert code == 2 and "a device, a pipe or a socket" in err
     asked = ("--model", "m", "--target", "0.9", "--out", ".")
-    code, _, err = run_script("tune", capsys, monkeypatch)(*asked)
+    code, _, err = run_script("tune", capsys)(*asked)
     assert code == 2 and "a device, a pipe or a socket" in err
     with pytest.raises(OSError, match="a device, a pipe or a socket"):
         VTPConfig().save_pretrained(tmp_path)
@@ -159,7 +161,7 @@ def test_a_name_that_is_too_long_is_a_sentence(name, tmp_path, capsys, monkeypat
     ):
         if "p.png" in argv:
             picture(0).save("p.png")
-        code, out, err = run_script(script, capsys, monkeypatch)(*argv)
+        code, out, err = run_script(script, capsys)(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1), (script, argv, err)
     assert {path.name for path in tmp_path.iterdir()} <= {"p.png"}
 
@@ -225,7 +227,7 @@ def test_a_full_disk_behind_stdout_is_a_sentence(capsys, monkeypatch):
     assert err.count("\n") == 1 and "No space left" in err
 
 
-def test_numbers_of_twenty_digits_are_a_sentence(capsys, monkeypatch):
+def test_numbers_of_twenty_digits_are_a_sentence(capsys):
     number = "9" * 20
     for script, argv in (
         ("bench_clip", ("--batch-size", number)),
@@ -237,7 +239,7 @@ def test_numbers_of_twenty_digits_are_a_sentence(capsys, monkeypatch):
         ("make_questions", ("--seed", f"-{number}")),
         ("tune", ("--budget", number)),
     ):
-        code, out, err = run_script(script, capsys, monkeypatch)(*argv)
+        code, out, err = run_script(script, capsys)(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1) and "must be" in err, err
 
 
@@ -257,11 +259,13 @@ def test_a_garbled_model_is_a_sentence(name, tmp_path, capsys, monkeypatch):
         ("visualize", ("p.png", "--model", folder, "--out", "o.png")),
         ("push_to_hub", ("--model", folder, "--base-model", "a/b", "--keep-ratio", 0.5, "--repo", "a/b")),
     ):
-        code, out, err = run_script(script, capsys, monkeypatch)(*argv)
+        code, out, err = run_script(script, capsys)(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1), (script, err)
 
 
 def test_every_script_that_writes_is_in_the_table():
-    for path in (ROOT / "scripts").glob("*.py"):
-        if "cli.Parser" in path.read_text() and "cli.writable(" in path.read_text():
-            assert path.stem in {*OUTPUTS, "make_model_card", "push_to_hub"}, path
+    places = [ROOT / "scripts", Path(commands.__file__).parent]
+    found = [path for place in places for path in place.glob("*.py") if "cli.writable(" in path.read_text()]
+    assert len(found) > 10
+    for path in found:
+        assert path.stem in {*OUTPUTS, "make_model_card", "push_to_hub", "train_testbed"}, path

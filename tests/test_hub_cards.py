@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from load_script import script
 
 from hf_vtp.tools.bench import cli
 from hf_vtp.tools.cards.card import make_card, read_result
+from hf_vtp.tools.commands import COMMANDS, make_model_card, push_to_hub
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "model_cards"
@@ -41,7 +41,7 @@ def changed(path, target, **changes):
 
 
 def test_the_committed_cards_are_current():
-    made = script("make_model_card").committed()
+    made = make_model_card.listed(CARDS)
     assert {"openai/clip-vit-base-patch16", "llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"} == {
         told["model"] for told in LISTED.values()
     }
@@ -81,9 +81,11 @@ def test_the_body_says_what_was_measured_on_what(name):
         for said in (f"torch {machine['torch']}", f"{machine['device_name']}, {machine['threads']} threads"):
             assert said in text
     completes = re.search(r"## What completes this card.*?```bash\n(.*?)```", text, flags=re.DOTALL)[1]
-    assert f"--model {LISTED[name]['model']}" in completes and "scripts/make_model_card.py" in completes
+    assert f"--model {LISTED[name]['model']}" in completes and "hf-vtp make-model-card" in completes
     for named in re.findall(r"scripts/\w+\.py", text):
         assert (ROOT / named).is_file()
+    commands = set(re.findall(r"hf-vtp ([a-z-]+) ", completes))
+    assert len(commands) == 2 and commands <= set(COMMANDS)
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert "://" in link or (CARDS / link).is_file(), link
 
@@ -101,10 +103,10 @@ def test_a_number_that_was_not_measured_does_not_appear(name):
 
 def test_numbers_of_the_very_weights_complete_a_card(tmp_path):
     path = changed(SPEED, tmp_path / "trained.json", weights="pretrained")
-    card = script("make_model_card").card("openai/clip-vit-base-patch16", [path], tmp_path)
+    card = make_model_card.card("openai/clip-vit-base-patch16", [path], tmp_path)
     assert "Nothing here" not in card.text and "What completes" not in card.text
     assert "with its trained weights" in card.text and "Random weights" not in card.text
-    other = script("make_model_card").card("openai/clip-vit-large-patch14", [path], tmp_path)
+    other = make_model_card.card("openai/clip-vit-large-patch14", [path], tmp_path)
     assert "Nothing here was measured on the trained weights of openai/clip-vit-large-patch14" in other.text
 
 
@@ -112,7 +114,7 @@ def test_a_cosine_that_was_measured_appears(tmp_path):
     result = json.loads(SPEED.read_text())
     result["rows"][3]["cosine_mean"] = 0.98765
     path = changed(SPEED, tmp_path / "some.json", rows=result["rows"])
-    card = make_card("a/b", [read_result(path)], CARDS / "template.md", tmp_path, name="x")
+    card = make_card("a/b", [read_result(path)], tmp_path, name="x")
     assert "cosine mean" in card.text and "0.9877" in card.text
     assert [e.metric_value for e in card.data.eval_results if e.metric_type == "cosine"] == [0.9877]
 
@@ -121,7 +123,7 @@ def test_a_text_from_a_result_cannot_break_the_card(tmp_path):
     rows = json.loads(SPEED.read_text())["rows"]
     rows[1]["method"] = "a | b\n# heading {{ name }}"
     path = changed(SPEED, tmp_path / "odd.json", rows=rows)
-    card = make_card("a/b", [read_result(path)], CARDS / "template.md", tmp_path, name="x: [y")
+    card = make_card("a/b", [read_result(path)], tmp_path, name="x: [y")
     assert ModelCard(str(card)).data.eval_results == card.data.eval_results
     assert r"| a \| b # heading {{ name }} |" in card.text
 
@@ -137,7 +139,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("which", ["make_model_card", "push_to_hub"])
+@pytest.mark.parametrize("which", [make_model_card, push_to_hub])
 def test_a_result_that_is_none_is_refused(name, which, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     content, says = BROKEN[name]
@@ -146,7 +148,7 @@ def test_a_result_that_is_none_is_refused(name, which, tmp_path, monkeypatch, ca
     before = sorted(tmp_path.iterdir())
     model = ["--model", "openai/clip-vit-base-patch16", "--results", "r.json"]
     push = ["--weights", "random", "--keep-ratio", "0.5", "--repo", "user/x", "--dry-run"]
-    assert run(script(which), *model, *(push if which == "push_to_hub" else [])) == 2
+    assert run(which, *model, *(push if which is push_to_hub else [])) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
@@ -155,7 +157,7 @@ def test_a_result_that_is_none_is_refused(name, which, tmp_path, monkeypatch, ca
 def test_results_of_two_families_make_no_card(tmp_path, capsys):
     other = SPEED.with_name("llava_small_fp32.json")
     out = tmp_path / "card.md"
-    assert run(script("make_model_card"), "--model", "a/b", "--results", SPEED, other, "--out", out) == 2
+    assert run(make_model_card, "--model", "a/b", "--results", SPEED, other, "--out", out) == 2
     assert "of one family, not of 2" in capsys.readouterr().err and not out.exists()
 
 
@@ -190,7 +192,7 @@ def test_wrong_input_to_the_push_is_one_sentence(changes, says, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "README.md").write_text("mine")
-    assert run(script("push_to_hub"), *PUSH, *changes) == 2
+    assert run(push_to_hub, *PUSH, *changes) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
     assert [p.name for p in tmp_path.rglob("*")] == ["full", "README.md"]
@@ -199,7 +201,7 @@ def test_wrong_input_to_the_push_is_one_sentence(changes, says, tmp_path, monkey
 
 def test_a_dry_run_writes_what_it_would_push_and_prints_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(script("push_to_hub"), *PUSH, "--keep-ratio", "0.5", "--repo", "user/clip-half") == 0
+    assert run(push_to_hub, *PUSH, "--keep-ratio", "0.5", "--repo", "user/clip-half") == 0
     folder = tmp_path / "artifacts" / "user--clip-half"
     names = {"README.md", "vtp_config.json", SPEED.name, SPEED.with_suffix(".png").name}
     assert {path.name for path in folder.iterdir()} == names
@@ -214,5 +216,5 @@ def test_a_dry_run_writes_what_it_would_push_and_prints_it(tmp_path, monkeypatch
     assert len(card.data.eval_results) == len(pruned) == 12
     assert f"![Speed, batch 8]({SPEED.stem}.png)" in card.text
     again = [*PUSH[:-2], folder / SPEED.name, "--dry-run", "--keep-ratio", "0.3", "--repo", "user/clip-half"]
-    assert run(script("push_to_hub"), *again) == 0
+    assert run(push_to_hub, *again) == 0
     assert json.loads((folder / "vtp_config.json").read_text())["keep_ratio"] == 0.3

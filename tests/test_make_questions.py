@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from load_script import script
 from PIL import Image
 
 from hf_vtp.tools.bench import cli
+from hf_vtp.tools.commands import make_questions
 from hf_vtp.tools.evaluation.items import decoded
 from hf_vtp.tools.evaluation.questions import read_questions
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def made(folder, *more):
     out = folder / "questions.jsonl"
-    script("make_questions").main(["--data", str(folder / "images"), "--out", str(out), *more])
+    make_questions.main(["--data", str(folder / "images"), "--out", str(out), *more])
     return [json.loads(line) for line in out.read_text().splitlines()], out
 
 
@@ -85,4 +85,4 @@ def test_the_file_must_see_its_images(folder):
         "3",
     ]
     with pytest.raises(cli.UsageError, match="--out must lie in"):
-        script("make_questions").main(told)
+        make_questions.main(told)

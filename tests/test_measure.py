@@ -389,7 +389,7 @@ def test_picture_opens(tmp_path, trained):
 
 def test_importing_the_package_imports_nothing_of_this():
     code = (
-        "import sys, transformers.modeling_utils; before = set(sys.modules); import hf_vtp; "
+        "import sys, transformers.modeling_utils; before = set(sys.modules); from hf_vtp import apply_vtp; "
         "print([m for m in sys.argv[1:] if m in sys.modules and m not in before])"  # 5.12 itself imports rich
     )
     unwanted = ["rich", "matplotlib", "datasets", "hf_vtp.tools.bench"]

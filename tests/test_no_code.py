@@ -50,7 +50,7 @@ def asked(tmp_path, capsys, monkeypatch):
 
     def run(script, *argv):
         monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 20))
-        code, out, err = run_script(script, capsys, monkeypatch)(*argv)
+        code, out, err = run_script(script, capsys)(*argv)
         assert not (tmp_path / "ran").exists(), "code of the folder was run"
         assert "[y/N]" not in out + err and "Traceback" not in err
         return code, out, err

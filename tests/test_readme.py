@@ -91,7 +91,7 @@ def test_the_parts_of_the_readme_work_in_every_family():
 def test_every_file_of_a_method_is_in_the_tables():
     helpers = {"lloyd"}  # an option of every merger
     for part, table in PARTS.items():
-        folder = ROOT / "hf_vtp" / f"{part}s"
+        folder = ROOT / "hf_vtp" / "methods" / f"{part}s"
         files = {file.stem for file in folder.glob("*.py")} - {"__init__"} - helpers
         assert files == set(table), part
         listed = [

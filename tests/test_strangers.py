@@ -94,7 +94,7 @@ def test_the_script_refuses_a_file_in_use_and_leaves_it(tmp_path, capsys, monkey
     monkeypatch.chdir(tmp_path)
     save_llava(tmp_path / "llava")
     data = save_questions(tmp_path / "q", count=2)
-    run = run_script("eval_vlm", capsys, monkeypatch)
+    run = run_script("eval_vlm", capsys)
     argv = ("--model", "llava", "--data", data, "--prompt", "{image} {question}", "--device", "cpu")
     path = tmp_path / "predictions.jsonl"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as holder:

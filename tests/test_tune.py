@@ -316,8 +316,8 @@ def test_the_snippet_of_the_readme_runs(capsys):
     assert "_vtp" in vars(names["model"])
 
 
-def test_the_script(tmp_path, capsys, monkeypatch):
-    run = run_script("tune", capsys, monkeypatch)
+def test_the_script(tmp_path, capsys):
+    run = run_script("tune", capsys)
     save_clip(tmp_path / "clip")
     save_classes(tmp_path / "photos")
     told = ("--model", tmp_path / "clip", "--images", tmp_path / "photos", "--device", "cpu", "--by", "flops")
@@ -346,8 +346,8 @@ def test_the_script(tmp_path, capsys, monkeypatch):
         assert code == 2 and not out and err.count("\n") == 1 and sentence in err, err
 
 
-def test_the_script_asks_questions(tmp_path, capsys, monkeypatch):
-    run = run_script("tune", capsys, monkeypatch)
+def test_the_script_asks_questions(tmp_path, capsys):
+    run = run_script("tune", capsys)
     save_qwen(tmp_path / "qwen")
     save_classes(tmp_path / "photos")
     told = ("--model", tmp_path / "qwen", "--images", tmp_path / "photos", "--device", "cpu", "--by", "flops")

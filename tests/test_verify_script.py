@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from load_script import SCRIPTS, script
+from load_script import SCRIPTS, run
 from PIL import Image
 
-from hf_vtp.tools.bench.cli import run
-from hf_vtp.verifying import inputs
+from hf_vtp.tools import verify_inputs
 
 pytestmark = pytest.mark.models
 
@@ -22,7 +21,7 @@ def pictures(tmp_path):
 
 def command(capsys, *argv):
     """The exit code of scripts/verify.py, its table, its JSON line and what it says on stderr."""
-    code = run(script("verify").main, list(argv))
+    code = run("verify", *argv)
     out, err = capsys.readouterr()
     *table, last = out.splitlines() or [""]
     return code, "\n".join(table), json.loads(last) if last else None, err
@@ -45,7 +44,7 @@ def test_the_script_checks_a_folder_and_writes_what_it_prints(name, pictures, ca
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl-tiny", "llava-tiny"])
 def test_the_script_makes_random_weights_of_a_named_geometry(name, capsys, monkeypatch):
-    monkeypatch.setattr(inputs, "VISUAL_TOKENS", 16)
+    monkeypatch.setattr(verify_inputs, "VISUAL_TOKENS", 16)
     told = ["--weights", "random", "--device", "cpu", "--new-tokens", "2", "--keep-ratio", "0.7", "0.4"]
     code, _, line, _ = command(capsys, "--model", name, *told, "--layer", "0,1")
     assert code == 0 and line["holds"] and line["config"]["keep_ratio"] == [0.7, 0.4]

@@ -1,13 +1,14 @@
 """scripts/visualize.py: what it writes, what it says, and what it refuses."""
 
-import importlib.util
 from pathlib import Path
 
+import load_script
 import numpy as np
 import pytest
 from PIL import Image
 
 from hf_vtp.tools.bench.cli import UsageError, run
+from hf_vtp.tools.commands.visualize import main
 from hf_vtp.visualize import shipped
 from hf_vtp.visualize.picture import read_picture
 from pictures import REFUSED, TAKEN
@@ -16,17 +17,9 @@ pytestmark = pytest.mark.models
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("visualize", ROOT / "scripts" / "visualize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
+def stand_ins(monkeypatch):
+    monkeypatch.delenv(shipped.VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -37,9 +30,9 @@ def photo(tmp_path):
 
 
 @pytest.mark.parametrize("model", shipped.STAND_INS)
-def test_one_picture_comes_at_its_own_size(script, photo, tmp_path, capsys, model):
+def test_one_picture_comes_at_its_own_size(photo, tmp_path, capsys, model):
     out = tmp_path / "kept.png"
-    assert run(script.main, [photo, "--model", model, "--method", "random", "--out", str(out)]) == 0
+    assert run(main, [photo, "--model", model, "--method", "random", "--out", str(out)]) == 0
     told = capsys.readouterr()
     assert f"wrote {out}: 300 x 200 pixels" in told.out and "tokens kept by random" in told.out
     assert "random weights" in told.err
@@ -47,7 +40,7 @@ def test_one_picture_comes_at_its_own_size(script, photo, tmp_path, capsys, mode
     assert picture.size == (300, 200) and picture.format == "PNG"
 
 
-def test_more_of_anything_becomes_a_sheet(script, photo, tmp_path, capsys):
+def test_more_of_anything_becomes_a_sheet(photo, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     asked = [
         photo,
@@ -62,24 +55,24 @@ def test_more_of_anything_becomes_a_sheet(script, photo, tmp_path, capsys):
         "--out",
         str(out),
     ]
-    assert run(script.main, asked) == 0
+    assert run(main, asked) == 0
     assert "1 image x vtp, random x keep 0.7, 0.3 on clip" in capsys.readouterr().out
     assert Image.open(out).width > 3 * 64
 
 
-def test_stages_and_scores(script, photo, tmp_path, capsys):
+def test_stages_and_scores(photo, tmp_path, capsys):
     out = tmp_path / "heat.png"
     asked = [photo, "--layer", "0", "2", "--method", "qk_topk", "--heat-map", "--out", str(out)]
-    assert run(script.main, asked) == 0
+    assert run(main, asked) == 0
     assert "pruned after layer 0, 2" in capsys.readouterr().out
     assert Image.open(out).width > 600
 
 
-def test_a_question_for_methods_that_read_it(script, photo, tmp_path, capsys):
+def test_a_question_for_methods_that_read_it(photo, tmp_path, capsys):
     asked = [photo, "--model", "llava", "--method", "cdpruner", "--out", str(tmp_path / "a.png")]
-    assert run(script.main, asked) == 2
+    assert run(main, asked) == 2
     assert "give one with --question" in capsys.readouterr().err
-    assert run(script.main, [*asked, "--question", "what is there ?"]) == 0
+    assert run(main, [*asked, "--question", "what is there ?"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,23 +86,23 @@ def test_a_question_for_methods_that_read_it(script, photo, tmp_path, capsys):
         (["--panel", "5", "--method", "vtp", "random"], "panel must be at least 32"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_nothing_is_written(script, photo, tmp_path, capsys, asked, sentence):
+def test_wrong_input_is_one_sentence_and_nothing_is_written(photo, tmp_path, capsys, asked, sentence):
     out = tmp_path / "kept.png"
-    assert run(script.main, [photo, *asked, "--out", str(out)]) == 2
+    assert run(main, [photo, *asked, "--out", str(out)]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in last
     assert list(tmp_path.glob("*kept*")) == []
 
 
-def test_the_picture_itself_is_not_written_over(script, photo, capsys):
+def test_the_picture_itself_is_not_written_over(photo, capsys):
     before = Path(photo).read_bytes()
-    assert run(script.main, [photo, "--out", photo]) == 2
+    assert run(main, [photo, "--out", photo]) == 2
     assert "is one of the pictures; give another name" in capsys.readouterr().err
     assert Path(photo).read_bytes() == before
 
 
-def test_other_files_than_png_are_refused(script, photo, tmp_path, capsys):
-    assert run(script.main, [photo, "--out", str(tmp_path / "kept.exe")]) == 2
+def test_other_files_than_png_are_refused(photo, tmp_path, capsys):
+    assert run(main, [photo, "--out", str(tmp_path / "kept.exe")]) == 2
     assert "must end in one of .png" in capsys.readouterr().err
 
 
@@ -140,15 +133,27 @@ def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
 
 
 def test_shipped_models_come_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    eyes, trained = shipped.open_model("clip")
+    eyes, trained = shipped.open_model("clip", testbed=tmp_path)
     assert not trained
     eyes.model.save_pretrained(tmp_path / "clip")
     eyes.image_processor.save_pretrained(tmp_path / "clip")
     eyes.tokenizer.save_pretrained(tmp_path / "clip")
+    monkeypatch.setenv(shipped.VARIABLE, str(tmp_path))
     again, trained = shipped.open_model("clip")
     assert trained and again.image_processor.size == eyes.image_processor.size
     assert again.tokenizer("what is there ?") == eyes.tokenizer("what is there ?")
+
+
+def test_a_testbed_that_is_not_there_is_a_sentence(photo, tmp_path, capsys):
+    assert run(main, [photo, "--testbed", str(tmp_path / "no"), "--out", str(tmp_path / "a.png")]) == 2
+    assert f"there is no folder {tmp_path}/no" in capsys.readouterr().err
+    assert shipped.shipped_folder("clip", tmp_path) is None  # it is there, and has no such model
+
+
+def test_the_repositorys_script_uses_the_repositorys_testbed(photo, tmp_path, capsys):
+    out = tmp_path / "kept.png"
+    assert load_script.run("visualize", photo, "--method", "random", "--out", out) == 0
+    assert "random weights" not in capsys.readouterr().err and out.exists()
 
 
 def test_the_readmes_snippet_runs(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from ..towers.features import Features
 from ..towers.rows import Grid
 from ..towers.tower import Tower
 from .first_use import FirstUse
+from .table import FamilyRow, has_row
 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
@@ -31,6 +32,7 @@ class AfterFeatures(Generates):
     than their embeddings, so its own forward embeds them and puts the features in, which are fewer.
     """
 
+    row: FamilyRow
     tower: Tower
     inner: nn.Module
     encoders: dict[str, str]  # by argument with pixels, the name of its encoder
@@ -39,7 +41,7 @@ class AfterFeatures(Generates):
 
     def read(self, arguments: dict, memory: Memory | None, generating: bool = False) -> Reading:
         reading = super().read(arguments, memory, generating)
-        if self.after_features and memory is None:
+        if memory is None and not has_row(self.model):
             FirstUse(self, arguments, reading, generating).check()
         return reading
 
@@ -48,14 +50,19 @@ class AfterFeatures(Generates):
         """Whether tokens leave after the encoders, whatever is in those."""
         return isinstance(self.tower, Features)
 
+    @property
+    def serves(self) -> bool:
+        """Whether the model's own forward puts features in, which it gets where it asks its encoders."""
+        return self.after_features or self.row.reads_ids
+
     def stand_in(self) -> None:
         """Have forwards get features of the stage where they ask the model's encoders."""
-        if self.after_features:
+        if self.serves:
             vars(self.inner).update({name: Encoder(self, name) for name in self.encoders.values()})
 
     def stand_back(self) -> None:
         """The inverse."""
-        for name in self.encoders.values() if self.after_features else ():
+        for name in self.encoders.values() if self.serves else ():
             vars(self.inner).pop(name, None)
 
     def pruned(self, name: str, output: object, arguments: dict) -> Encoded:
@@ -84,7 +91,7 @@ class AfterFeatures(Generates):
 
     def count(self, encoder: str, output: object, arguments: dict) -> None:
         """Write down what a call of an encoder gave where nothing leaves and no stage comes to see it."""
-        if not self.idle():
+        if not self.idle() or not self.after_features:
             return
         names = [name for name in self.media if self.encoders[name] == encoder]
         name = next((name for name in names if name not in self.counted), names[0])
@@ -95,7 +102,7 @@ class AfterFeatures(Generates):
         self.runs.append(self.tower.call.last)
 
     def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
-        if not self.after_features:
+        if not self.serves:
             return super().with_features(ids, rows, pending)
         self.call.serve, given, first = {}, dict(pending.arguments), 0
         for name, part in pending.encoded.items():

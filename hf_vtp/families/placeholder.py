@@ -88,6 +88,12 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
+            raise ValueError(
+                f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
+                "of the language model only in a cell with its neighbours; leave out layer, and tokens "
+                "leave after the features"
+            )
         if not self.row.tower or unknown:
             return Features(self.inner, config)
         module = find(self.inner, self.row.tower)
@@ -121,6 +127,10 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
+        if self.row.reads_ids and arguments.get("inputs_embeds") is not None:
+            raise NotImplementedError(
+                f"{type(self.model).__name__} makes more of input_ids than their embeddings; pass input_ids"
+            )
         if not self.after_features:
             last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
 
@@ -188,7 +198,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""
-        device = self.tower.module.device
+        device = next(self.tower.module.parameters()).device
         moves = isinstance(x, Tensor) and device.type != "meta"
         return x.to(device) if moves else x
 

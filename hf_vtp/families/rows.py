@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from torch import nn
 
+from ..towers.joined import JoinedTower
 from ..towers.packed import PackedTower
 from ..towers.padded import PaddedTower
-from ..towers.rows import Grid, TowerRow
-from ..towers.states import PerImage
+from ..towers.rows import Grid, TowerRow, grids_of_pixels
+from ..towers.states import PerHead, PerImage
 from .table import REFUSED, FamilyRow, register_family, register_tower
 
 # Vision towers: where layers are, and a layer's attention; the last arguments are roots around the tower
@@ -27,6 +28,14 @@ def registers(config: object) -> int:
 def grids_of_shapes(module: nn.Module, arguments: dict) -> list[Grid]:
     """Grids of images that come as patches, each of a size of its own."""
     return [(1, rows, columns) for rows, columns in arguments["spatial_shapes"].tolist()]
+
+
+def grids_of_sizes(module: nn.Module, arguments: dict) -> list[Grid]:
+    """Grids of images that were padded to the largest and come with the size of each."""
+    if arguments.get("image_sizes") is None:
+        return grids_of_pixels(module, arguments)
+    patch = module.config.patch_size
+    return [(1, int(height) // patch, int(width) // patch) for height, width in arguments["image_sizes"]]
 
 
 register_tower("clip_vision_model", CLIP, "clip")
@@ -49,7 +58,28 @@ register_tower("dinov2", DINOV2)
 register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
 register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
+register_tower(
+    "pixtral",
+    TowerRow(
+        "transformer.layers",
+        "attention",
+        prefix=0,
+        grids=grids_of_sizes,
+        rope=PerHead,
+        alone=False,
+        pattern=JoinedTower,
+    ),
+)
+register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", "q_norm k_norm v_proj", alone=False))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
+REFUSED["timm_wrapper"] = (
+    "timm's towers pool inside the model, call their blocks without Transformers' arguments and lay hidden "
+    "states on the grid again; load a Transformers checkpoint of the same architecture"
+)
+register_tower(
+    ("ovis2_vision", "Ovis2VisionConfig"),  # older releases give it no model_type
+    TowerRow("encoder.layers", "attention", prefix=0, alone=False),
+)
 register_tower(
     ("qwen2_5_vl_vision", "qwen2_vl_vision"),
     TowerRow("blocks", "attn", "qkv", 0, alone=False, pattern=PackedTower),
@@ -96,7 +126,7 @@ register_family(
     FamilyRow("vision_model", "connector", cell=lambda config: config.scale_factor, tiles=True),
 )
 register_family(
-    "internvl",
+    ("internvl", "qianfan_ocr"),
     FamilyRow(
         "vision_tower",
         "multi_modal_projector",
@@ -105,12 +135,31 @@ register_family(
     ),
 )
 register_family(
-    ("cohere2_vision", "aya_vision"),
+    ("cohere2_vision", "aya_vision", "lfm2_vl"),
     FamilyRow(
         "vision_tower", "multi_modal_projector", cell=lambda config: config.downsample_factor, tiles=True
     ),
 )
 register_family("gemma3", FamilyRow("vision_tower", "multi_modal_projector", cell=cell_of_pooling))
+register_family(
+    "ovis2",
+    FamilyRow(
+        "vision_tower.transformer",
+        "visual_embeddings_table",
+        cell=lambda config: config.vision_config.hidden_stride,
+        tiles=True,
+        reads_ids=True,
+    ),
+)
+register_family(
+    ("mistral3", "lighton_ocr"),
+    FamilyRow(
+        "vision_tower|vision_encoder",
+        "multi_modal_projector|vision_projection",
+        cell=lambda config: config.spatial_merge_size,
+        tiles=True,
+    ),
+)
 
 # Models whose prompt has no placeholder for each row of image features, by what would be needed
 

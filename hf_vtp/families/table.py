@@ -29,6 +29,7 @@ class FamilyRow:
         first_position: where the language model counts positions from.
         default_layer: a function of the depth that the language model reads and of the tower: the layer
             after which tokens leave unless somebody says; None for the middle.
+        reads_ids: whether its own forward must put features in, because it makes more of ids than embeddings.
         adapter: the class that prunes it; None for PlaceholderModel.
     """
 
@@ -38,6 +39,7 @@ class FamilyRow:
     tiles: bool = False
     first_position: int = 0
     default_layer: Callable[[int, nn.Module], int] | None = None
+    reads_ids: bool = False
     adapter: type[Adapter] | None = None
 
 
@@ -91,8 +93,10 @@ def _new(name: str, table: dict) -> None:
 
 
 def model_type(module: object) -> str | None:
-    """The model_type in a module's config, None if it has none."""
-    return getattr(getattr(module, "config", None), "model_type", None)
+    """The model_type in a module's config, or the config's class where that is empty; None if it has none."""
+    config = getattr(module, "config", None)
+    own = getattr(config, "model_type", None)
+    return type(config).__name__ if own == "" else own
 
 
 def can_be_pruned(model: nn.Module) -> bool:

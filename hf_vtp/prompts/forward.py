@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ..names import media_fields, parameters, with_cache_named
+from ..names import media_fields, parameters, with_cache_named, with_pixels_named
 from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
@@ -122,7 +122,7 @@ class ShortPrompts(PromptReader):
         call.reading = call.columns = None
         call.serve = {}  # of a forward that came to no end
         arguments = named(module, args, kwargs) if args else kwargs
-        arguments = with_cache_named(self.cache_name, arguments)
+        arguments = with_cache_named(self.cache_name, with_pixels_named(arguments))
         memory = remembered(arguments.get(self.cache_name))
         if self.idle() or (memory is None and not self.has_media(arguments)):
             return None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..names import parameters, with_cache_named
+from ..names import parameters, with_cache_named, with_pixels_named
 from .callbacks import FullIds, setting, shorten, speak_full, with_full_sequences
 from .condense import remembered
 from .forward import Call, ShortPrompts
@@ -24,7 +24,7 @@ class Generates(ShortPrompts):
     @torch.no_grad()
     def generate(self, original: Callable, kwargs: dict):
         """`generate` on the condensed prompt; what goes in and comes out is in full columns."""
-        kwargs = with_cache_named(self.cache_name, kwargs)
+        kwargs = with_cache_named(self.cache_name, with_pixels_named(kwargs))
         memory = remembered(kwargs.get(self.cache_name))
         if self.idle() or (memory is None and not self.has_media(kwargs)):
             with self.a_call(Call()):

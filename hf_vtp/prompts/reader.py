@@ -212,11 +212,6 @@ class PromptReader(Positions):
                 f"{name}; give one for each token of the unpruned model, as its processor does"
             )
 
-    def pixels(self, arguments: dict, name: str) -> Tensor:
-        """An argument on the tower's device, where `generate` brings it too (offloaded weights do so)."""
-        device = self.tower.module.device
-        return arguments[name] if device.type == "meta" else arguments[name].to(device)
-
     def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """Embeddings of ids [B, n]; of columns that hold a row of features or padding, of any id.
 

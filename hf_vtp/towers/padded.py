@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ..pruning.run import Group, Run
-from ..pruning.tokens import take
+from ..pruning.stage import observe
 from .layer_hooks import LayerHooks
-from .plain import Narrowed, PlainTower, within
+from .masks import Narrowed, expanded
+from .plain import Part, PlainTower
 from .states import scattered
 from .units import whole_groups
 
@@ -23,47 +25,41 @@ class PaddedTower(PlainTower):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.masks = self.padded = True
+        self.masks = True
 
     def entered(self, run: Run, layer: int) -> list[Group]:
         previous = self.layer_hooks[layer].previous_stage
         return whole_groups(run.grids) if previous is None else run.stages[previous]
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> Tensor:
-        before, groups, parts, seen = run.stages.get(layer), [], [], []
-        for i, entered in enumerate(self.entered(run, layer)):
-            part, own = self.rows_of(run, entered, hidden_states, recorded)
-            observed = {watched: x[i] for watched, x in run.seen.items()}
-            part, group = self.pruned(run, layer, entered, part, own, observed, before[i] if before else None)
-            parts.append(part)
+        before, groups, rows, seen = run.stages.get(layer), [], [], []
+        for i, part in enumerate(self.parts(run, layer, hidden_states, recorded)):
+            narrowed, group = self.pruned(run, layer, part, before[i] if before else None)
+            rows.append(narrowed)
             groups.append(group)
-            if before is None and group.outcome is not None:
-                observed = {watched: take(x, within(group)) for watched, x in observed.items()}
-            seen.append(observed)
+            seen.append(part.seen if group.outcome is None else part.seen_of_kept(group))
         if before is None:
             run.stages[layer] = groups
-            run.seen = {watched: [observed[watched] for observed in seen] for watched in run.seen}
+            run.seen = {watched: [x[watched] for x in seen] for watched in run.seen}
             run.layout[layer] = self.laid_out(run, layer, groups, hidden_states)
-        if all(group.positions is None for group in groups):
+        if run.layout[layer].positions is None:
             return hidden_states
-        return together(groups, parts, len(run.grids))
+        return together(groups, rows, len(run.grids))
 
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
-        found = []
-        for i, entered in enumerate(self.entered(run, layer)):
-            part, own = self.rows_of(run, entered, hidden_states, recorded)
-            seen = {watched: x[i] for watched, x in run.seen.items()}
-            found.append(self.observed(run, layer, entered, part, own, seen))
-        run.seen[layer] = found
+        parts = self.parts(run, layer, hidden_states, recorded)
+        run.seen[layer] = [observe(self.tokens(run, layer, part), self.watched[layer]) for part in parts]
 
-    def rows_of(
-        self, run: Run, group: Group, hidden_states: Tensor, recorded: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A layer's output and projections for the images of one grid, without padding."""
-        images = torch.tensor(list(group.images), device=hidden_states.device)
-        length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
-        own = {name: x[images, :length] for name, x in recorded.items()}
-        return hidden_states[images, :length], own
+    def parts(
+        self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]
+    ) -> Iterator[Part]:
+        """What a layer made of the images of each grid, without padding."""
+        for i, group in enumerate(self.entered(run, layer)):
+            images = torch.tensor(list(group.images), device=hidden_states.device)
+            length = self.num_prefix_tokens + self.width(run, group) * self.cells.size
+            own = {name: x[images, :length] for name, x in recorded.items()}
+            seen = {watched: x[i] for watched, x in run.seen.items()}
+            yield Part(group, hidden_states[images, :length], own, seen)
 
     def width(self, run: Run, group: Group) -> int:
         """Tokens that images of one grid have after a stage, K."""
@@ -96,8 +92,38 @@ class PaddedTower(PlainTower):
         if narrowed.positions is None:
             return args, kwargs
         if narrowed.mask is None and narrowed.bias is not None:
-            narrowed.mask = narrowed.bias.expand(-1, -1, narrowed.bias.shape[-1], -1)
+            narrowed.mask = expanded(narrowed.bias)
         return self.mask.put(narrowed.mask, args, kwargs)  # never the tower's own: the bias has the padding
+
+    def there(self, run: Run) -> Tensor:
+        narrowed = run.layout[max(self.stages)]
+        counts = torch.tensor([math.prod(grid) for grid in run.grids], device=narrowed.positions.device)
+        return torch.arange(narrowed.length // self.cells.size, device=counts.device) < counts[:, None]
+
+    def kept(self, run: Run) -> Tensor | None:
+        """Tokens that a forward kept, bool [B, N] with True where an image is padded; None = all."""
+        positions = self.positions(run)
+        if positions is None:
+            return None
+        there = self.there(run)
+        kept = scattered(torch.ones_like(positions).unsqueeze(-1), positions, there.shape[1])
+        return kept[..., 0].bool() | ~there
+
+    def index(self, run: Run, groups: list[Group]) -> Tensor:
+        """Rows of each unpruned image that a stage kept, [B, K·M], -1 for padding."""
+        parts, device = [], next(x.positions.device for x in groups if x.positions is not None)
+        for group in groups:
+            every = torch.arange(self.width(run, group), device=device).expand(len(group.images), -1)
+            own = every if group.positions is None else group.positions
+            rows = self.cells.rows(own, run.grids[group.images[0]], self.num_prefix_tokens)
+            parts.append(rows.masked_fill((own < 0).repeat_interleave(self.cells.size, dim=1), -1) + 1)
+        return together(groups, parts, len(run.grids)) - 1
+
+    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
+        index = self.index(run, run.stages[max(self.stages)])
+        if hidden_states.shape[:2] != index.shape:
+            return hidden_states
+        return scattered(hidden_states, index, run.layout[max(self.stages)].length)
 
     def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
         """Tokens where they were at full length, [B, N, D], whose mean over an image weighs each by its size.

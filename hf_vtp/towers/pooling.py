@@ -96,8 +96,10 @@ class Rows(Head):
         return output
 
 
-def weighed(hidden_states: Tensor, sizes: Tensor, prefix: int) -> Tensor:
+def weighed(hidden_states: Tensor, sizes: Tensor | None, prefix: int) -> Tensor:
     """Tokens [B, P + K, D] whose mean over the K rows is the mean weighed by `sizes` [B, K]."""
+    if sizes is None:
+        return hidden_states
     share = sizes / sizes.mean(dim=-1, keepdim=True)
     patches = (hidden_states[:, prefix:].float() * share.unsqueeze(-1)).to(hidden_states.dtype)
     return torch.cat([hidden_states[:, :prefix], patches], dim=1)

@@ -29,7 +29,7 @@ class Restore:
         self.marked = PerThread(Marked)
 
     def attach(self) -> list:
-        if self.tower.cells.side == 1:
+        if not self.tower.restores:
             return [self.projector.register_forward_hook(self.mark)]
         return [
             self.projector.register_forward_hook(self.mark_cells),
@@ -54,7 +54,7 @@ class Restore:
     def mark_cells(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """The projector's rows [..., cells, D], NaN where a cell was dropped.
 
-        It is called with all images or with one after the other, with an axis of images or without. One that
+        It is called with all images, with their padding or without, or with one after the other. One that
         makes a row of each patch is called with all of them, [B, patches, D].
         """
         run, call = self.tower.call.last, self.marked.now
@@ -67,8 +67,9 @@ class Restore:
             return marked(run, output, patches.flatten(1))
         if call.run is not run:
             call.run, call.rows = run, 0
-        rows = output.flatten(0, -2)
-        kept = kept.flatten()[call.rows : call.rows + len(rows)]
+        rows, there = output.flatten(0, -2), self.tower.there(run)
+        kept = kept.flatten() if there is None or len(rows) == kept.numel() else kept[there]
+        kept = kept[call.rows : call.rows + len(rows)]
         call.rows += len(rows)
         return marked(run, rows, kept).view_as(output) if len(kept) else None
 

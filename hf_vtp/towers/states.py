@@ -1,4 +1,4 @@
-"""What surrounds an attention: its projections, heads, rotary positions and masks."""
+"""What surrounds an attention: its projections, heads and rotary positions."""
 
 from __future__ import annotations
 
@@ -79,28 +79,11 @@ class PerImage:
         return self.rope.squeeze(1)
 
 
-def narrow_mask(given: Tensor, index: Tensor, bias: Tensor | None) -> Tensor:
-    """A tower's own mask for the rows `index` [B, L'], with the logarithms of sizes `bias` [B, 1, 1, L'].
+class PerHead(PerImage):
+    """The same for attention whose heads stand before the tokens, [B, H, K, d]."""
 
-    The mask is [B, L] where a kernel takes no bias, else [1 or B, 1 or H, L or 1, L], of bools or of what is
-    added to logits.
-    """
-    index = index.to(given.device)
-    if given.dim() == 2 and bias is None:
-        return given.gather(1, index)
-    if given.dim() == 2:  # made for a kernel that gives way to one that takes a bias
-        given = given[:, None, None].bool()
-    rows = index[:, None, None].expand(-1, given.shape[1], given.shape[2], -1)
-    mask = given.expand(len(index), -1, -1, -1).gather(-1, rows)
-    if mask.shape[2] > 1:
-        columns = index[:, None, :, None].expand(-1, given.shape[1], -1, mask.shape[-1])
-        mask = mask.gather(2, columns)
-    if bias is None:
-        return mask
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill(~mask, torch.finfo(bias.dtype).min)
-    least = torch.finfo(mask.dtype).min  # a sum of two would be infinite, and a row of such is NaN
-    return (mask + bias.to(mask.dtype)).clamp(min=least).expand(-1, -1, index.shape[1], -1)
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self.rope
 
 
 def scattered(x: Tensor, index: Tensor, length: int) -> Tensor:

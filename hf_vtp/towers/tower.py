@@ -95,11 +95,11 @@ class Tower:
         """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to keep."""
         config, last = self.config, max(self.stages)
         bounds = {"min_keep": config.min_keep, "max_keep": config.max_keep}
-        before = max((stage for stage in self.stages if stage < layer), default=None)
+        before = [stage for stage in self.stages if stage < layer]
         return {
             "num_keep": num_keep(num_tokens, self.stages[layer], **bounds),
             "target": num_keep(num_tokens, self.stages[last], **bounds),
-            "share": self.stages[layer] / (1.0 if before is None else self.stages[before]),
+            "share": self.stages[layer] / (self.stages[max(before)] if before else 1.0),
             "remaining": last - layer,
             "pooled": self.pooled,
             **bounds,

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from ..apply import unpruned, unwrap
 from ..config import VTPConfig
+from ..environment import environment
 from ..families.table import reads_text
 from ..model_config import made_for
-from ..tools.bench.report import environment
 from .bounds import fewest
 from .candidates import METHODS_TRIED, SCHEDULES, make_candidates
 from .check import front, walk

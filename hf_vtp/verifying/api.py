@@ -12,6 +12,7 @@ from torch import nn
 from .. import canary
 from ..apply import applied, unpruned, unwrap, vtp
 from ..config import VTPConfig
+from ..environment import environment
 from . import alone, checks
 from .differences import Bounds, precision
 from .footprint import Footprint
@@ -77,7 +78,7 @@ def verify(
     with prepared(model, inputs, config, tolerance, max_new_tokens, **overrides) as case:
         found = [run(case, name) for name in CHECKS]
     told = (type(root).__name__, case.bounds.precision, case.config.to_dict())
-    return Report(*told, found, environment(root))
+    return Report(*told, found, environment(next(root.parameters()).device))
 
 
 @contextmanager
@@ -130,10 +131,3 @@ def untouched(root: nn.Module) -> Iterator[None]:
                 yield
         finally:
             before.restore()
-
-
-def environment(root: nn.Module) -> dict:
-    """Versions and machine."""
-    from ..tools.bench.report import environment as described
-
-    return described(next(root.parameters()).device)

@@ -14,7 +14,7 @@ from ..apply import applied, vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
 from ..families.placeholder import PlaceholderModel, features_of
-from ..names import parameters
+from ..names import parameters, with_pixels_named
 from ..pruning.stage import weighs
 from ..stats import VTPStats
 from ..towers.features import Features
@@ -62,14 +62,14 @@ class Case:
         self.tower = self.adapter.tower
         self.prompted = isinstance(self.adapter, PlaceholderModel)
         self.media = self.adapter.media if self.prompted else {"pixel_values": ""}
-        if all(inputs.get(name) is None for name in self.media):
-            raise ValueError(f"the inputs hold no image; give what the processor returned, with {self.names}")
         device = model.device
         self.inputs = {
             name: x.to(device) if isinstance(x, Tensor) and device.type != "meta" else x
-            for name, x in inputs.items()
+            for name, x in with_pixels_named(inputs).items()
             if x is not None and name != "labels"  # of whole prompts, whose logits are not made
         }
+        if all(name not in self.inputs for name in self.media):
+            raise ValueError(f"the inputs hold no image; give what the processor returned, with {self.names}")
 
     @property
     def names(self) -> str:

@@ -92,7 +92,7 @@ def holding(case: Case, features: list[Tensor]) -> Iterator[dict[str, Tensor]]:
         start += len(rows)
         parts[encoding.pixels] = encoding, torch.cat(rows)
     ids, inner = case.inputs["input_ids"], case.inner
-    if not case.adapter.after_features:
+    if not case.adapter.serves:
         embeds = embedded(case)
         for encoding, rows in parts.values():
             where = torch.nonzero(ids == getattr(case.model.config, encoding.token))

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..stats import StageStats
 from ..towers.cells import patches_of_cells
+from ..towers.joined import JoinedTower
 from ..towers.packed import PackedTower
 from ..towers.plain import PlainTower
 from ..towers.rows import find
@@ -221,6 +222,21 @@ class FullPlain(FullTower):
         return (mixed.transpose(1, 2).flatten(2), *output[1:])
 
 
+class FullJoined(FullPlain):
+    """All images in one row, whose own mask keeps them apart."""
+
+    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
+        given = signature(type(self.tower.module).forward).bind(None, *args, **kwargs).arguments
+        device, places, start = given["pixel_values"].device, [], 0
+        for grid in self.tower.row.grids(self.tower.module, given):
+            _, rows, columns = self.tower.cells.grid(grid)
+            table = patches_of_cells(rows, columns, self.tower.cells.side).to(device)
+            places.append(table + start)
+            start += table.numel()
+        self.length = start
+        return places, start
+
+
 @contextmanager
 def taking_masks(attention: nn.Module) -> Iterator[None]:
     """An attention that takes masks of floats inside a `with` block; the flash kernels take none."""
@@ -292,7 +308,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-FULL: dict[type[Tower], type[FullTower]] = {PlainTower: FullPlain, PackedTower: FullPacked}
+FULL: dict[type[Tower], type[FullTower]] = {
+    JoinedTower: FullJoined,
+    PlainTower: FullPlain,
+    PackedTower: FullPacked,
+}
 
 
 def full_tower(tower: Tower) -> type[FullTower] | None:

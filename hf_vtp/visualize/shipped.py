@@ -1,7 +1,8 @@
-"""The trained testbed models that lie in the repository, and stand-ins for where they do not."""
+"""The trained models of a testbed, where somebody says in which folder they lie, and stand-ins for them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -16,10 +17,12 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from ..tools.bench.cli import UsageError
 from ..tools.image_processors import CLIPImageProcessor, Qwen2VLImageProcessor
 from .preview import Eyes, load_eyes
 
-FOLDER = Path(__file__).resolve().parents[2] / "tests" / "testbed"  # one folder a model, by model_type
+VARIABLE = "HF_VTP_TESTBED"  # of the environment: a folder with one for each trained model, by model_type
+TESTBED_HELP = f"folder of the trained testbed, with one for each model in it; default: what {VARIABLE} says"
 SIDE, PATCH, WIDTH, LAYERS = 96, 8, 64, 4
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<image>", "<video>", "<vision_start>", "<vision_end>")
 WORDS = (
@@ -50,20 +53,32 @@ TEXT = dict(
 )
 
 
-def shipped_folder(name: str) -> Path | None:
-    """Where the trained model of that name lies; None where it was not shipped."""
-    return FOLDER / name if (FOLDER / name / "config.json").is_file() else None
+def shipped_folder(name: str, testbed: str | Path | None = None) -> Path | None:
+    """Where the trained model of that name lies, None where it does not, or nobody says where they do.
+
+    `testbed` is the folder of all of them; without it, the environment's HF_VTP_TESTBED. Raises UsageError
+    for one that is not there.
+    """
+    folder = testbed or os.environ.get(VARIABLE)
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"there is no folder {folder}; give the testbed's, with {', '.join(STAND_INS)} in it"
+        )
+    return Path(folder, name) if Path(folder, name, "config.json").is_file() else None
 
 
-def open_model(name: str, device: str = "cpu") -> tuple[Eyes, bool]:
+def open_model(name: str, device: str = "cpu", testbed: str | Path | None = None) -> tuple[Eyes, bool]:
     """A model, and whether its weights are trained.
 
-    "clip", "llava" and "qwen2_5_vl" are the testbed's, or where that is not there, tiny ones whose random
-    weights say nothing about a picture. Any other name is a folder or a model on the Hub, see `load_eyes`.
+    "clip", "llava" and "qwen2_5_vl" are the testbed's (see `shipped_folder`), or where that is not there,
+    tiny ones whose random weights say nothing about a picture. Any other name is a folder or a model on the
+    Hub, see `load_eyes`.
     """
     if name not in STAND_INS:
         return load_eyes(name, device), True
-    folder = shipped_folder(name)
+    folder = shipped_folder(name, testbed)
     if folder is not None:
         return load_eyes(str(folder), device), True
     with torch.random.fork_rng(devices=[]):

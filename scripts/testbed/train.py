@@ -8,85 +8,12 @@
 The same command goes on where a run was stopped. The last line of stdout is the result as one JSON object.
 """
 
-import os
 import sys
 from pathlib import Path
 
-import torch
-from transformers.utils import logging
+from hf_vtp.tools.commands import run
 
-from hf_vtp.tools.bench import cli, report
-from hf_vtp.tools.testbed import card
-from hf_vtp.tools.testbed.load import load, save
-from hf_vtp.tools.testbed.recipes import RECIPES
-from hf_vtp.tools.testbed.training import KINDS, train
-
-
-def parse(argv: list[str]):
-    parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=tuple(KINDS))
-    parser.add_argument(
-        "--out", required=True, help="folder for weights and card; OUT/run holds checkpoints and log"
-    )
-    parser.add_argument(
-        "--clip", default="tests/testbed/clip", help="folder of the CLIP that LLaVA begins with"
-    )
-    parser.add_argument("--recipe", choices=tuple(RECIPES), help="default: gpu on a GPU, else cpu")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of weights, scenes and their order")
-    parser.add_argument(
-        "--num-eval", type=cli.count, default=1000, help="fresh test scenes for the card (1000)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=cli.threads,
-        help="processes that draw scenes; default: 1, or one a core beside a GPU",
-    )
-    parser.add_argument("--threads", type=cli.threads, help="CPU threads; default: torch's choice")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the layers; needs a C++ compiler on a CPU"
-    )
-    parser.add_argument("--note", default="", help="words for the card, behind how long it took")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> None:
-    args = parse(argv)
-    cli.require("scikit-image")
-    device = cli.device(args.device)
-    name = args.recipe or ("gpu" if device.type == "cuda" else "cpu")
-    recipe = RECIPES[name][args.model]
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    out = Path(args.out)
-    clip = load(args.clip) if args.model == "llava" else None
-    if clip is not None and clip.name != "clip":
-        raise cli.UsageError(f"{args.clip} holds a {clip.name}; give the folder of a CLIP with --clip")
-    run = out / "run"
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cli.UsageError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
-    for file in (*out.iterdir(), *run.iterdir()):
-        if not file.is_dir():
-            cli.writable(str(file))  # what is no regular file would be written into, or waited for
-    workers = args.workers or (1 if device.type == "cpu" else os.cpu_count())
-    trained = train(args.model, recipe, run, device, args.seed, clip and clip.model, workers, args.compile)
-    save(trained.model, out)
-    how = {
-        "command": cli.command(argv),
-        "recipe": name,
-        **vars(recipe),
-        "seed": args.seed,
-        "seconds": round(trained.seconds),
-        "threads": torch.get_num_threads(),
-        "note": args.note and f", {args.note}",
-    }
-    finished = load(out, device=device)  # what is shipped, float16 and all
-    report.print_json(card.write(out, finished, how, card.measure(finished, args.num_eval)))
-
+CLIP = Path(__file__).resolve().parents[2] / "tests" / "testbed" / "clip"
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run("train-testbed", "--clip", str(CLIP)))

@@ -1,4 +1,4 @@
-"""What the scripts in scripts/ measure with.
+"""What the commands measure with.
 
 `import hf_vtp` does not import it, and it imports the packages of extras only where they are needed.
 """

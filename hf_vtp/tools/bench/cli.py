@@ -38,7 +38,10 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without the usage lines in front of an error."""
+    """argparse without the usage lines in front of an error, for what sys.argv says is running."""
+
+    def __init__(self, **options):
+        super().__init__(prog=program(), **options)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}\n")
@@ -64,7 +67,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     except OSError as error:  # of files and folders, a full disk among them
         sentence = f"{error.filename or 'a file'} cannot be read or written ({reason(error)})"
         _drop_output()
-    print(f"{Path(sys.argv[0]).name}: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    print(f"{program()}: {' '.join(sentence.splitlines())}", file=sys.stderr)
     return 2
 
 
@@ -108,6 +111,18 @@ def threads(text: str) -> int:
 def port(text: str) -> int:
     """argparse type: a port of this machine."""
     return _whole(text, 1, 65535, "at least 1")
+
+
+def layer(text: str) -> int | str | tuple[int, ...] | None:
+    """argparse type: "default", "output", a layer, or several with commas between them."""
+    if text in ("default", "output"):
+        return None if text == "default" else text
+    try:
+        layers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sentence = f"must be default, output, a number, or numbers with commas between them, not {text}"
+        raise argparse.ArgumentTypeError(sentence) from None
+    return layers[0] if len(layers) == 1 else layers
 
 
 def _whole(text: str, least: int, most: int, allowed: str) -> int:
@@ -201,8 +216,15 @@ class _Rehearsed(Exception):
     pass
 
 
-def command(argv: list[str]) -> str:
+def program() -> str:
+    """The script that runs, or `hf-vtp` with its command."""
+    return Path(sys.argv[0]).name
+
+
+def command() -> str:
     """What the user typed, fit to be typed again from the same folder."""
     script = Path(sys.argv[0])
+    if script.suffix != ".py":
+        return shlex.join([*program().split(), *sys.argv[1:]])
     shown = script if not script.is_absolute() else Path("scripts") / script.name
-    return shlex.join(["python", str(shown), *argv])
+    return shlex.join(["python", str(shown), *sys.argv[1:]])

@@ -114,10 +114,15 @@ GEOMETRIES = {  # by model_type and name; the small ones are for CPUs, the tiny 
 }
 
 
-def named_config(family: str, name: str) -> PreTrainedConfig | None:
-    """The config of a named geometry, None where the family has no such name."""
-    numbers = GEOMETRIES[family].get(name)
-    return None if numbers is None else CLASSES[family][0](**numbers)
+def named_config(name: str) -> PreTrainedConfig | None:
+    """The config of a named geometry, None where no family has that name."""
+    found = (CLASSES[family][0](**named[name]) for family, named in GEOMETRIES.items() if name in named)
+    return next(found, None)
+
+
+def known() -> list[str]:
+    """The names of all geometries."""
+    return [name for named in GEOMETRIES.values() for name in named]
 
 
 def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:

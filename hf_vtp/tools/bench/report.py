@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-import transformers
-
-from ...version import __version__
 from .cli import replacing
 
 Column = tuple[str, Callable[[dict], str]]  # heading, and what stands in a row
@@ -86,24 +81,6 @@ def print_table(
         console.print(note, soft_wrap=True, markup=False)
 
 
-def environment(device: torch.device) -> dict:
-    """Versions and machine, as a result is published with."""
-    cuda = device.type == "cuda"
-    return {
-        "hf_vtp": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
-        "cuda": torch.version.cuda if cuda else None,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "threads": torch.get_num_threads(),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-    }
-
-
 def write_json(target: Path, result: dict) -> None:
     """The result as an indented file; whole or not at all."""
     with replacing(target) as path:
@@ -113,12 +90,3 @@ def write_json(target: Path, result: dict) -> None:
 def print_json(result: dict) -> None:
     """The result as the last line of stdout."""
     print(json.dumps(result, allow_nan=False), flush=True)
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...files import replacing
+from .. import child
 from ..cards.card import read_result, section
 from .cli import UsageError
 
 LIMIT_S = 540  # of a piece
 B16, L14 = "openai/clip-vit-base-patch16", "openai/clip-vit-large-patch14-336"
+LLAVA, QWEN = "llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One run of a benchmark: the script's name and its arguments, those of files excepted."""
+    """One run of a benchmark: its command and the arguments, those of files excepted."""
 
-    script: str
+    command: str
     arguments: str
     plot: bool = True
 
 
 def clip(model: str, rest: str) -> Piece:
-    return Piece("bench_clip.py", f"--weights random --model {model} --num-images 32 {rest}")
+    return Piece("bench-clip", f"--weights random --model {model} --num-images 32 {rest}")
 
 
 def qwen(tokens: int, rest: str) -> Piece:
-    return Piece("bench_qwen2_5_vl.py", f"--weights random --resolution {tokens} {rest}")
+    return Piece("bench-vlm", f"--weights random --resolution {tokens} --layer default output {rest}")
 
 
 EAGER = "--method vtp qk_topk tome uniform --keep-ratio 0.7 0.5 0.25"
@@ -53,15 +54,17 @@ PIECES = {  # by the kind of device, then by name
         "clip_vit_b16_bf16_compiled": clip(B16, COMPILED),
         "clip_vit_l14_336_bf16_compiled": clip(L14, COMPILED),
         "llava_7b_bf16": Piece(
-            "bench_llava.py", f"--weights random {OF_576} --batch-size 1 8 --method vtp qk_topk --rounds 5"
+            "bench-vlm",
+            f"--weights random --model {LLAVA} {OF_576} --batch-size 1 8 --method vtp qk_topk --rounds 5",
         ),
         **{
             f"qwen2_5_vl_7b_bf16_{tokens}": qwen(
-                tokens, f"--keep-ratio 0.5 0.25 0.1 --method vtp --rounds {rounds} --new-tokens 16"
+                tokens,
+                f"--model {QWEN} --keep-ratio 0.5 0.25 0.1 --method vtp --rounds {rounds} --new-tokens 16",
             )
             for tokens, rounds in ((1024, 5), (4096, 5), (16384, 3))
         },
-        "methods_bf16": Piece("bench_methods.py", "--dtype bfloat16", plot=False),
+        "methods_bf16": Piece("bench-methods", "--dtype bfloat16", plot=False),
     },
     "cpu": {
         "clip_vit_b16_fp32": clip(B16, f"{EAGER} --layer 0 --batch-size 8 --rounds 7 {TWO}"),
@@ -73,23 +76,23 @@ PIECES = {  # by the kind of device, then by name
             B16, f"--method dynamic --keep-ratio 0.27 --batch-size 8 --rounds 9 {TWO}"
         ),
         "llava_small_fp32": Piece(
-            "bench_llava.py",
+            "bench-vlm",
             f"--weights random --model llava-small {OF_576} --batch-size 1 4 --method vtp qk_topk --rounds 5 "
             f"--new-tokens 8 {TWO}",
         ),
         "qwen2_5_vl_small_fp32_256": qwen(256, f"{QWEN_SMALL} --rounds 5 --new-tokens 8"),
         "qwen2_5_vl_small_fp32_1024": qwen(1024, f"{QWEN_SMALL} --rounds 3 --new-tokens 4"),
         "qwen2_5_vl_small_fp32_4096": qwen(4096, f"{QWEN_SMALL} --rounds 4 --new-tokens 4"),
-        "methods_fp32": Piece("bench_methods.py", f"--num-tokens 196 576 1024 --rounds 5 {TWO}", plot=False),
+        "methods_fp32": Piece("bench-methods", f"--num-tokens 196 576 1024 --rounds 5 {TWO}", plot=False),
         "methods_fp32_batch8": Piece(
-            "bench_methods.py",
+            "bench-methods",
             f"--num-tokens 576 --keep-ratio 0.1112 --batch-size 8 --rounds 7 {TWO}",
             plot=False,
         ),
-        "methods_fp32_4096": Piece("bench_methods.py", f"--num-tokens 4096 --rounds 1 {TWO}", plot=False),
+        "methods_fp32_4096": Piece("bench-methods", f"--num-tokens 4096 --rounds 1 {TWO}", plot=False),
         **{
             f"methods_fp32_16384_{part}": Piece(
-                "bench_methods.py", f"--method {names} --num-tokens 16384 --rounds 1 {TWO}", plot=False
+                "bench-methods", f"--method {names} --num-tokens 16384 --rounds 1 {TWO}", plot=False
             )
             for part, names in PARTS_OF_16384.items()
         },
@@ -97,19 +100,20 @@ PIECES = {  # by the kind of device, then by name
 }
 
 
-def command(name: str, piece: Piece, scripts: Path, out: Path) -> list[str]:
-    """The command of a piece that writes `out/name.json`, and a picture where it draws one."""
+def arguments(name: str, piece: Piece, out: Path) -> list[str]:
+    """Those of a piece that writes `out/name.json`, and a picture where it draws one."""
     files = ["--json", f"{out / name}.json", *(["--plot", f"{out / name}.png"] if piece.plot else [])]
-    return [sys.executable, str(scripts / piece.script), *piece.arguments.split(), *files]
+    return [*piece.arguments.split(), *files]
 
 
-def run(name: str, piece: Piece, scripts: Path, out: Path) -> None:
+def run(name: str, piece: Piece, out: Path) -> None:
     """Run one piece and write its rows as Markdown beside its JSON.
 
     Raises UsageError if it fails or takes longer than a piece may.
     """
     try:
-        done = subprocess.run(command(name, piece, scripts, out), timeout=LIMIT_S, check=False)
+        command = [*child.start(piece.command), *arguments(name, piece, out)]
+        done = child.run(command, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         raise UsageError(f"{name} took longer than {LIMIT_S} seconds and was ended") from None
     if done.returncode:

@@ -14,38 +14,44 @@ from ...names import cache_in
 from ..cards.hub import load
 from . import cli
 from .cli import UsageError, first_sentence
-from .geometry import CLASSES, GEOMETRIES, build, named_config
+from .geometry import CLASSES, build, known, named_config
 
 INSTEAD = "give --weights random for a geometry by name, or a local folder with --model"
 SPECIAL = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+ANY_SIZE = ("qwen2_5_vl",)  # families whose images have as many tokens as they are large
 FIRST_WORD = 3  # ids below it are the padding, the beginning and the end of texts
 
 
 def load_model(
-    family: str, name: str, weights: str, dtype: torch.dtype, attention: str | None, device: torch.device
+    name: str, weights: str, dtype: torch.dtype, attention: str | None, device: torch.device
 ) -> PreTrainedModel:
-    """A model of the family in eval mode on `device`, which generates greedily and never ends by itself.
+    """A model in eval mode on `device`, which generates greedily and never ends by itself.
 
     `weights` is "pretrained" (a folder, the local cache, the Hub) or "random" (no download: a geometry by
     name or a folder's config.json; seed torch before). Raises UsageError for what cannot be had.
     """
+    config = config_of(name, weights)
     if weights == "pretrained":
-        model = load(name, partial(_pretrained, family, dtype=dtype), INSTEAD).to(device).eval()
+        model = load(name, partial(_pretrained, config=config, dtype=dtype), INSTEAD).to(device).eval()
     else:
-        model = _random(family, name, dtype, device)
+        model = _random(name, config, dtype, device)
     if attention:
         cli.set_attention(model, attention, dtype, device)
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # no end: all cases alike
     return model
 
 
-def _random(family: str, name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    config = named_config(family, name)
-    if config is None:
-        if not Path(name).is_dir():
-            known = ", ".join(GEOMETRIES[family])
-            raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
-        config = load(name, partial(_config, family), INSTEAD)
+def config_of(name: str, weights: str) -> PreTrainedConfig:
+    """What load_model makes a model of, without its weights; raises UsageError as that does."""
+    config = named_config(name) if weights == "random" else None
+    if config is not None:
+        return config
+    if weights == "random" and not Path(name).is_dir():
+        raise UsageError(f"no geometry is known for {name}; choose a folder or {', '.join(known())}")
+    return load(name, _config, INSTEAD)
+
+
+def _random(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     try:
         return build(config, dtype, device)
     except torch.OutOfMemoryError:
@@ -54,22 +60,23 @@ def _random(family: str, name: str, dtype: torch.dtype, device: torch.device) ->
         raise UsageError(f"{name} cannot be built: {first_sentence(error)}") from None
 
 
-def _config(family: str, name: str, local_files_only: bool) -> PreTrainedConfig:
+def _config(name: str, local_files_only: bool) -> PreTrainedConfig:
     raw, _ = PreTrainedConfig.get_config_dict(name, local_files_only=local_files_only)
     model_type = raw.get("model_type")
     if model_type is None:
         raise UsageError(f"{name} has no config.json that names a model_type; {INSTEAD}")
-    if model_type != family:
+    if model_type not in CLASSES:
         raise UsageError(
             f"{name} is of model_type {model_type!r}, which this benchmark does not measure; choose a model "
-            f"of model_type {family!r}"
+            f"of model_type {' or '.join(map(repr, CLASSES))}"
         )
-    return CLASSES[family][0].from_dict(raw)
+    return CLASSES[model_type][0].from_dict(raw)
 
 
-def _pretrained(family: str, name: str, local_files_only: bool, dtype: torch.dtype) -> PreTrainedModel:
-    config = _config(family, name, local_files_only)
-    return CLASSES[family][1].from_pretrained(
+def _pretrained(
+    name: str, local_files_only: bool, config: PreTrainedConfig, dtype: torch.dtype
+) -> PreTrainedModel:
+    return CLASSES[config.model_type][1].from_pretrained(
         name, config=config, dtype=dtype, local_files_only=local_files_only
     )
 

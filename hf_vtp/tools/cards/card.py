@@ -16,6 +16,7 @@ from ..bench.variants import UNPATCHED
 from .kinds import FAMILY_OF, KINDS, TASKS, Kind, what
 
 MISSING = ("n/a", "-", "")  # cells that hold no measurement
+TEMPLATE = Path(__file__).parent / "template.md"
 NAMES = ("method", "batch", "image", "keep", "layer", "tokens")  # headings that tell rows apart
 
 
@@ -63,7 +64,6 @@ def _no_number(name: str) -> None:
 def make_card(
     base_model: str,
     results: Iterable[Measured],
-    template: Path,
     folder: Path,
     *,
     name: str,
@@ -90,7 +90,7 @@ def make_card(
     )
     return ModelCard.from_template(
         data,
-        template_path=str(template),
+        template_path=str(TEMPLATE),
         name=name,
         base_model=base_model,
         link=f"[{base_model}](https://huggingface.co/{base_model})",
@@ -98,7 +98,7 @@ def make_card(
         loader=loader,
         complete=any(speaks_of(measured, base_model) for measured in results),
         sections=[section(measured, folder, base_model) for measured in results],
-        bench=f"python scripts/{bench} --model {base_model} --method vtp qk_topk",
+        bench=f"hf-vtp {bench} --model {base_model} --method vtp qk_topk",
     )
 
 

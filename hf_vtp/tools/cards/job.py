@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +14,10 @@ from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConf
 from ...apply import apply_vtp
 from ...config import VTPConfig
 from ...files import replacing
+from .. import child
 from ..bench import clip
 from ..bench.cli import UsageError
-from ..bench.geometry import GEOMETRIES, named_config
+from ..bench.geometry import known, named_config
 from .hub import load, without_code
 from .kinds import TASKS
 
@@ -31,11 +30,11 @@ def model_config(name: str, weights: str) -> PreTrainedConfig:
     if weights == "random" and not os.path.isdir(name):
         if name in clip.GEOMETRIES:
             return CLIPVisionConfig(**clip.GEOMETRIES[name])
-        named = next((family for family, table in GEOMETRIES.items() if name in table), None)
-        if named is None:
-            known = ", ".join([*clip.GEOMETRIES, *(n for table in GEOMETRIES.values() for n in table)])
-            raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
-        return named_config(named, name)
+        found = named_config(name)
+        if found is None:
+            names = ", ".join([*clip.GEOMETRIES, *known()])
+            raise UsageError(f"no geometry is known for {name}; choose a folder or {names}")
+        return found
     return load(name, without_code(AutoConfig), INSTEAD)
 
 
@@ -62,26 +61,25 @@ def family_of(config: PreTrainedConfig) -> str:
     return family
 
 
-def measure(family: str, model: str, scripts: Path, folder: Path, arguments: list[str]) -> Path:
+def measure(family: str, model: str, folder: Path, arguments: list[str]) -> Path:
     """Run the family's benchmark in a process of its own; the JSON file it wrote into `folder`.
 
     It runs in a folder of its own, so that nothing of a run that was killed is in the way of the next. A
     model in a local folder goes by the folder's name there: its path is nobody's business. Raises UsageError
     if the benchmark fails; what it has to say is on stderr by then.
     """
-    script = scripts / TASKS[family][2]
+    benchmark = TASKS[family][2]
+    stem = benchmark.replace("-", "_")
     local = Path(model).resolve() if Path(model).is_dir() else None
     shown = model if local is None else local.name
-    made = f"{script.stem}.png", f"{script.stem}.json"  # the picture first: results ask for it
+    made = f"{stem}.png", f"{stem}.json"  # the picture first: results ask for it
     command = ["--model", shown, *arguments, "--json", made[1], "--plot", made[0]]
-    paths = [str(scripts.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     with tempfile.TemporaryDirectory() as own:
         if local is not None:
             Path(own, shown).symlink_to(local)
-        done = subprocess.run([sys.executable, str(script), *command], cwd=own, env=environment, stdout=2)
+        done = child.run([*child.start(benchmark), *command], cwd=own, stdout=2)
         if done.returncode:
-            raise UsageError(f"{script.name} failed with exit code {done.returncode}; nothing was pushed")
+            raise UsageError(f"{benchmark} failed with exit code {done.returncode}; nothing was pushed")
         for name in made:
             with replacing(folder / name) as path:
                 shutil.copyfile(Path(own, name), path)

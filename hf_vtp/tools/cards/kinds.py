@@ -12,10 +12,10 @@ from ..bench.variants import UNPATCHED
 
 Metric = tuple[str, str, str]  # the row's key, the metric's type on the Hub, and its name
 
-TASKS = {  # by family: the Hub's task, the class a user loads, and the benchmark that completes a card
-    "clip": ("zero-shot-image-classification", "CLIPModel", "bench_clip.py"),
-    "llava": ("image-text-to-text", "AutoModelForImageTextToText", "bench_llava.py"),
-    "qwen2_5_vl": ("image-text-to-text", "AutoModelForImageTextToText", "bench_qwen2_5_vl.py"),
+TASKS = {  # by family: the Hub's task, the class a user loads, and the command that completes a card
+    "clip": ("zero-shot-image-classification", "CLIPModel", "bench-clip"),
+    "llava": ("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm"),
+    "qwen2_5_vl": ("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm"),
 }
 FAMILY_OF = {"qwen2_vl": "qwen2_5_vl", **{family: family for family in TASKS}}  # by model type
 

@@ -1,1 +1,1 @@
-"""What the demo does when somebody clicks; its page is scripts/demo/app.py."""
+"""The demo: a page, and what it does when somebody clicks."""

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -63,11 +64,17 @@ class Shown:
 class Room:
     """Models that many threads may ask at once.
 
-    `offered` is what visitors may name, and the model behind each name; None lets them name any.
+    `offered` is what visitors may name, and the model behind each name; None lets them name any. `testbed` is
+    the folder of the trained models, see `shipped_folder`.
     """
 
-    def __init__(self, device: str | torch.device = "cpu", offered: Mapping[str, str] | None = None):
-        self.device, self.offered = torch.device(device), offered
+    def __init__(
+        self,
+        device: str | torch.device = "cpu",
+        offered: Mapping[str, str] | None = None,
+        testbed: str | Path | None = None,
+    ):
+        self.device, self.offered, self.testbed = torch.device(device), offered, testbed
         # One for all: a model is pruned, run and read as a whole, and nobody else's run may fall in between.
         self.lock = threading.Lock()
         self.models: OrderedDict[str, tuple[Eyes, bool]] = OrderedDict()
@@ -157,7 +164,7 @@ class Room:
             raise UsageError("no model is named; choose one of the list, or a folder or a name on the Hub")
         name = name.strip()
         if name not in self.models:
-            self.models[name] = open_model(name, str(self.device))
+            self.models[name] = open_model(name, str(self.device), self.testbed)
             if len(self.models) > MOST_MODELS:
                 self.models.popitem(last=False)
         self.models.move_to_end(name)

@@ -27,8 +27,9 @@ TESTBED = (
     "means nothing."
 )
 RANDOM = (
-    "**This model's weights are random**, since no trained one lies in `tests/testbed`: its answers "
-    "are meaningless, and the patches it keeps show how methods work, not what matters in a picture."
+    "**This model's weights are random**, since no folder with a trained one was given (`--testbed`, or "
+    "`HF_VTP_TESTBED`): its answers are meaningless, and the patches it keeps show how methods work, not "
+    "what matters in a picture."
 )
 UNITS = (
     "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the "

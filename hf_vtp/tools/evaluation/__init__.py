@@ -1,1 +1,1 @@
-"""Quality of pruned models on real data: the code behind scripts/eval_clip.py and scripts/eval_vlm.py."""
+"""Quality of pruned models on real data: the code behind eval-clip and eval-vlm."""

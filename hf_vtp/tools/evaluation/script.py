@@ -9,9 +9,9 @@ import torch
 from transformers.utils import logging
 
 from ... import list_methods
+from ...environment import environment
 from ...files import replacing
 from ..bench import cli, plot, report
-from ..bench.script_vlm import layer
 from . import pareto
 from .cases import make_cases
 from .compare import HOW, compare
@@ -23,9 +23,9 @@ from .verdict import verdict
 SEEDS = 5
 
 
-def parser(prog: str, doc: str) -> argparse.ArgumentParser:
+def parser(doc: str) -> argparse.ArgumentParser:
     """The options that both have."""
-    p = cli.Parser(prog=prog, description=doc.splitlines()[0])
+    p = cli.Parser(description=doc.splitlines()[0])
     p.add_argument("--model", required=True, help="a folder, or a name on the Hub or in its cache")
     p.add_argument(
         "--weights", choices=("pretrained", "random"), default="pretrained", help="random: no quality"
@@ -40,7 +40,7 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--layer",
-        type=layer,
+        type=cli.layer,
         nargs="+",
         default=[None],
         metavar="LAYER",
@@ -75,8 +75,8 @@ def parser(prog: str, doc: str) -> argparse.ArgumentParser:
 class Run:
     """An evaluation from its arguments to its end; the constructor raises UsageError for what cannot be."""
 
-    def __init__(self, args: argparse.Namespace, argv: list[str]):
-        self.args, self.command = args, cli.command(argv)
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.command = args, cli.command()
         layers = cli.unique(args.layer)
         self.cases = make_cases(
             cli.unique(args.method), cli.unique(args.keep_ratio), layers, args.seeds, args.positions
@@ -131,7 +131,7 @@ class Run:
             "seeds": args.seeds,
             "seed": args.seed,
             "rounds": args.rounds,
-            "environment": report.environment(self.device),
+            "environment": environment(self.device),
             "interval": HOW,
             "rows": rows,
             "comparisons": compared,
@@ -155,7 +155,7 @@ class Run:
 
 def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv: list[str]) -> None:
     """An evaluation as `argv` asks; its processes end together, or part after an error."""
-    run = Run(options.parse_args(argv), argv)
+    run = Run(options.parse_args(argv))
     try:
         evaluate(run)
         run.processes.wait()

@@ -1,4 +1,4 @@
-"""scripts/eval_clip.py from its arguments to its result."""
+"""eval-clip from its arguments to its result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from ..bench import cli
 from ..bench import clip as bench
 from ..bench.cli import UsageError
-from . import retrieval, script
+from . import retrieval
 from .cases import Case, check
 from .clip import PROMPTS, TextSide, VisionSide
 from .embed import embed_all, score
@@ -24,8 +24,8 @@ RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in retrie
 COSINES = ("cosine_mean", "cosine_p5", "cosine_min")
 
 
-def options(prog: str, doc: str):
-    p = parser(prog, doc)
+def options(doc: str):
+    p = parser(doc)
     p.add_argument("--data", required=True, help="a folder, file or dataset of images, labelled or captioned")
     p.add_argument("--num-images", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
     p.add_argument("--label-column", help="default: the one of class labels")
@@ -38,10 +38,6 @@ def options(prog: str, doc: str):
     )
     p.add_argument("--batch-size", type=cli.count, default=32)
     return p
-
-
-def main(argv: list[str], prog: str, doc: str) -> None:
-    script.main(options(prog, doc), evaluate, argv)
 
 
 @torch.inference_mode()

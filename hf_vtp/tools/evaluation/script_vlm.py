@@ -1,4 +1,4 @@
-"""scripts/eval_vlm.py from its arguments to its result."""
+"""eval-vlm from its arguments to its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from ..bench import cli
 from ..bench.cli import UsageError
-from . import script
 from .answers import METRICS, chosen, qualities
 from .cases import Case, check
 from .items import EVERYTHING, content, decoded
@@ -25,8 +24,8 @@ OF_ITEMS = {"pope": "pope_accuracy"}  # metrics whose number is called otherwise
 BESIDE = {"pope": ("pope_f1", "pope_yes")}
 
 
-def options(prog: str, doc: str):
-    p = parser(prog, doc)
+def options(doc: str):
+    p = parser(doc)
     p.add_argument("--data", required=True, help="a .jsonl file with its images beside it, or a dataset")
     p.add_argument(
         "--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all"
@@ -44,10 +43,6 @@ def options(prog: str, doc: str):
     )
     p.add_argument("--batch-size", type=cli.count, default=8)
     return p
-
-
-def main(argv: list[str], prog: str, doc: str) -> None:
-    script.main(options(prog, doc), evaluate, argv)
 
 
 @torch.inference_mode()

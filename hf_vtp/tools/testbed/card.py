@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...apply import vtp
+from ...environment import environment
 from ..bench.cli import replacing
-from ..bench.report import environment
 from .backgrounds import BACKGROUNDS
 from .evaluate import SEED, accuracy_by_type, answers, asked, classified, zero_shot
 from .load import Testbed

@@ -59,7 +59,7 @@ def load(
     """A model of the testbed from its folder, offline; raises UsageError if there is none."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise UsageError(f"there is no model in {folder}; give a folder that scripts/testbed/train.py wrote")
+        raise UsageError(f"there is no model in {folder}; give a folder that `hf-vtp train-testbed` wrote")
     kind = without_code(AutoConfig)(folder).model_type
     if kind not in CLASSES_OF:
         raise UsageError(f"{folder} holds a model of type {kind!r}; choose from {', '.join(CLASSES_OF)}")

@@ -1,4 +1,4 @@
-"""Models and batches for scripts/verify.py."""
+"""Models and batches for `hf-vtp verify`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..tools.bench import clip, vlm
-from ..tools.bench.cli import UsageError
-from ..tools.cards.job import model_config
 from ..visualize.preview import Eyes, load_eyes, pixels, prompt
+from .bench import clip, vlm
+from .bench.cli import UsageError
+from .bench.geometry import GEOMETRIES
+from .cards.job import model_config
 
 VISUAL_TOKENS = 256  # about so many in each random image of a family that takes images of any size
 TEXT_TOKENS = 16
@@ -40,9 +41,9 @@ def random_weights(name: str, rows: int, dtype, device, seed: int) -> tuple[nn.M
         numbers = torch.Generator().manual_seed(seed)
         images = torch.randn(rows, 3, size, size, generator=numbers)
         return model, {"pixel_values": images.to(device, dtype)}
-    if family not in vlm.GEOMETRIES:
+    if family not in GEOMETRIES:
         raise UsageError(f"no random weights are made for model_type {family!r}; choose a trained model")
-    model = vlm.load_model(family, name, "random", dtype, None, device)
+    model = vlm.load_model(name, "random", dtype, None, device)
     return model, vlm.inputs_for(model, rows, TEXT_TOKENS, VISUAL_TOKENS, seed)[0]
 
 

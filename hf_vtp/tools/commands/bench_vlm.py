@@ -1,4 +1,8 @@
-"""The command line that the benchmarks of vision-language models share."""
+"""What pruning buys on a vision-language model: time to the first token, by parts, decoding, memory, FLOPs.
+
+The model says what family it is of. `--layer default` prunes inside the tower, `--layer output` after it. The
+last line of stdout is the result as one JSON object.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from tqdm import tqdm
 from transformers.utils import logging
 
 from ... import list_methods
-from . import bench_vlm, cli, floors, memory, plot, plot_vlm, report, vlm
-from .cli import UsageError
-from .table_vlm import COLUMNS, GROUPS, notes, title
-from .variants import Case, Variants, make_cases
+from ...environment import environment
+from ..bench import bench_vlm, cli, floors, memory, plot, plot_vlm, report, vlm
+from ..bench.cli import UsageError
+from ..bench.table_vlm import COLUMNS, GROUPS, notes, title
+from ..bench.variants import Case, Variants, make_cases
 
+RESOLUTIONS = [256, 1024, 4096]
 FLOPS = "counted on this model, one prompt a batch, by torch's counter with the missing formulas"
 
 
-def layer(text: str) -> int | str | tuple[int, ...] | None:
-    """argparse type: "default", "output", a layer, or several with commas between them."""
-    if text in ("default", "output"):
-        return None if text == "default" else text
-    try:
-        layers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sentence = f"must be default, output, a number, or numbers with commas between them, not {text}"
-        raise argparse.ArgumentTypeError(sentence) from None
-    return layers[0] if len(layers) == 1 else layers
-
-
-def parser(prog: str, doc: str, default_model: str, default_layers: list) -> argparse.ArgumentParser:
-    """The options of both scripts; --resolution is added by the one that has it."""
-    p = cli.Parser(prog=prog, description=doc.splitlines()[0])
-    p.add_argument("--model", default=default_model, help="a name on the Hub, a folder or a named geometry")
+def parser() -> argparse.ArgumentParser:
+    p = cli.Parser(description=__doc__.splitlines()[0])
+    p.add_argument("--model", required=True, help="a name on the Hub, a folder or a named geometry")
     p.add_argument(
         "--weights", choices=("pretrained", "random"), default="pretrained", help="random: no download"
     )
@@ -45,12 +39,20 @@ def parser(prog: str, doc: str, default_model: str, default_layers: list) -> arg
     )
     p.add_argument(
         "--layer",
-        type=layer,
+        type=cli.layer,
         nargs="+",
-        default=default_layers,
+        default=[None],
         metavar="LAYER",
         help="where tokens leave, each a row of its own: default, output (after the tower), a layer of the "
         "tower, or several stages as in 3,7",
+    )
+    p.add_argument(
+        "--resolution",
+        type=cli.count,
+        nargs="+",
+        metavar="TOKENS",
+        help="visual tokens of an image, about, of a model that takes images of any size: the nearest "
+        f"near-square grid is taken ({' '.join(map(str, RESOLUTIONS))})",
     )
     p.add_argument("--batch-size", type=cli.count, nargs="+", default=[1])
     p.add_argument(
@@ -67,13 +69,11 @@ def parser(prog: str, doc: str, default_model: str, default_layers: list) -> arg
     p.add_argument("--seed", type=cli.seed, default=0, help="of prompts, weights and the order within rounds")
     p.add_argument("--json", metavar="FILE", help="also write the result there")
     p.add_argument("--plot", metavar="FILE", help=f"also draw it, as {' '.join(plot.SUFFIXES)}")
-    p.set_defaults(resolution=[None])
     return p
 
 
-def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Measure models of this model_type as `argv` says; prints the table, writes files and one JSON line."""
-    args = options.parse_args(argv)
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
     cases = all_cases(cli.unique(args.method), cli.unique(args.keep_ratio), cli.unique(args.layer))
     if args.new_tokens < 2:
         raise UsageError("--new-tokens must be at least 2: the first comes from the prefill")
@@ -86,9 +86,10 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    family = vlm.config_of(args.model, args.weights).model_type
+    args.resolution = resolutions(family, args.resolution)
     try:
-        of = (args.model, args.weights, cli.DTYPES[dtype], args.attn_implementation, device)
-        model = vlm.load_model(family, *of)
+        model = vlm.load_model(args.model, args.weights, cli.DTYPES[dtype], args.attn_implementation, device)
         variants = Variants(model, cases)
         peak = floors.peaks(device, cli.DTYPES[dtype])
         rows = measure(args, variants, peak)
@@ -96,7 +97,7 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
         raise UsageError(f"{args.model} in {dtype} with these batches does not fit on {device}") from None
     result = {
         "benchmark": family,
-        "command": cli.command(argv),
+        "command": cli.command(),
         "model": args.model,
         "weights": args.weights,
         "dtype": dtype,
@@ -108,7 +109,7 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
         "flops": FLOPS,
         "memory": memory.meaning(device, f"generate of {args.new_tokens} tokens"),
         "peaks": peak,
-        "environment": report.environment(device),
+        "environment": environment(device),
         "rows": rows,
     }
     report.print_table(title(result), COLUMNS, rows, notes(result), GROUPS)
@@ -117,6 +118,15 @@ def run(family: str, options: argparse.ArgumentParser, argv: list[str]) -> None:
     if json_file:
         report.write_json(json_file, result)
     report.print_json(result)
+
+
+def resolutions(family: str, wanted: list[int] | None) -> list[int | None]:
+    """The visual tokens of an image, [None] where the model's images all have as many."""
+    if family in vlm.ANY_SIZE:
+        return wanted or RESOLUTIONS
+    if wanted:
+        raise UsageError(f"every image of a {family} has the same number of tokens; leave out --resolution")
+    return [None]
 
 
 def all_cases(methods: list[str], keep_ratios: list[float], layers: list) -> list[Case]:
@@ -129,8 +139,6 @@ def all_cases(methods: list[str], keep_ratios: list[float], layers: list) -> lis
 @torch.inference_mode()
 def measure(args: argparse.Namespace, variants: Variants, peak: dict) -> list[dict]:
     """Every row of the table."""
-    from tqdm import tqdm
-
     sizes, resolutions, rows = cli.unique(args.batch_size), cli.unique(args.resolution), []
     each = bench_vlm.calls_per_case(args.rounds) * len(sizes) + 1
     with tqdm(total=len(variants.cases) * len(resolutions) * each, disable=None, leave=False) as bar:
