@@ -89,6 +89,24 @@ class PatchLlamaModel(PatchLlamaPreTrained):
         return self.run(input_ids, pixel_values, inputs_embeds, **kwargs)
 
 
+class AddsInside(PatchLlamaModel):
+    """Reads more of a prompt than embeddings and masks say: a number for every column."""
+
+    def run(self, input_ids, pixel_values, inputs_embeds, **kwargs):
+        embeds = self.embedded(input_ids, pixel_values, inputs_embeds)
+        columns = torch.arange(embeds.shape[1], device=embeds.device)[None, :, None]
+        return self.language_model(inputs_embeds=embeds + columns.sin(), **kwargs)
+
+
+class AsksNobody(PatchLlamaModel):
+    """Goes past its own get_image_features."""
+
+    def embedded(self, input_ids, pixel_values, inputs_embeds):
+        features = type(self).get_image_features(self, pixel_values).pooler_output.flatten(0, 1)
+        embeds = self.get_input_embeddings()(input_ids)
+        return embeds.masked_scatter((input_ids == self.config.image_token_id)[..., None], features)
+
+
 class PatchLlama(ReadsOnce, PatchLlamaPreTrained, GenerationMixin):
     """A language head around it."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from any_models import FORMS, FlatPatchLlama, PatchLlama, PatchLlamaModel, patch_llama
+from any_models import FORMS, AddsInside, AsksNobody, FlatPatchLlama, PatchLlama, patch_llama
 from any_oracle import Twins, inner_of
 from families import made
 from models import state
@@ -185,24 +185,6 @@ def test_models_without_rows_of_features_in_the_prompt_are_refused_by_name(model
         apply_vtp(Named())
     if isinstance(refusal.value, ValueError):
         assert REFUSED[model_type] in str(refusal.value)
-
-
-class AddsInside(PatchLlamaModel):
-    """Reads more of a prompt than embeddings and masks say: a number for every column."""
-
-    def run(self, input_ids, pixel_values, inputs_embeds, **kwargs):
-        embeds = self.embedded(input_ids, pixel_values, inputs_embeds)
-        columns = torch.arange(embeds.shape[1], device=embeds.device)[None, :, None]
-        return self.language_model(inputs_embeds=embeds + columns.sin(), **kwargs)
-
-
-class AsksNobody(PatchLlamaModel):
-    """Goes past its own get_image_features."""
-
-    def embedded(self, input_ids, pixel_values, inputs_embeds):
-        features = type(self).get_image_features(self, pixel_values).pooler_output.flatten(0, 1)
-        embeds = self.get_input_embeddings()(input_ids)
-        return embeds.masked_scatter((input_ids == self.config.image_token_id)[..., None], features)
 
 
 @pytest.mark.parametrize(
