@@ -57,6 +57,19 @@ def _perception_lm(config, numbers: torch.Generator) -> tuple[dict, dict]:
     return changes, {**_prompt([[12, 12], [12]]), "pixel_values": pixels}
 
 
+def _fast_vlm(config, numbers: torch.Generator) -> tuple[dict, dict]:
+    # Stands in for timm's FastViT, which is no dependency: both give [B, C, H, W].
+    tower = dict(model_type="convnext", hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, hidden_size=16)
+    changes = {
+        "vision_config": tower,
+        "text_config": dict(TEXT, model_type=config.text_config.model_type),
+        "image_token_index": IMAGE,
+        "image_seq_length": 16,
+    }
+    pixels = torch.randn(3, 3, 32, 32, generator=numbers)
+    return changes, {**_prompt([[16, 16], [16]]), "pixel_values": pixels}
+
+
 def _gemma3n(config, numbers: torch.Generator) -> tuple[dict, dict]:
     text = dict(TEXT, num_hidden_layers=4, num_kv_shared_layers=2, head_dim=8, sliding_window=64)
     text |= dict(layer_types=["sliding_attention", "full_attention"] * 2)
@@ -118,6 +131,7 @@ def _prompt(images: list[list[int]]) -> dict[str, Tensor]:
 
 
 RECIPES: dict[str, Callable] = {  # by the config's model_type
+    "fast_vlm": _fast_vlm,
     "florence2": _florence2,
     "gemma3n": _gemma3n,
     "perception_lm": _perception_lm,
