@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..pruning.registry import Table, limit_of
+from ..pruning.registry import OF_LAYERS, Table, limit_of
 from .layers import at, every_layer, every_other_layer
 from .mergers import MERGERS
 from .scorers import SCORERS
@@ -44,7 +44,7 @@ METHODS.update(
         "this project",
         scorer_options={"of": "qk"},
         merger_options={"lloyd": 2},
-        after_features={"scorer": "token_norm"},
+        after_features={"scorer": "equal"},  # no queries and keys are there; diversity alone decides
     ),
     qk_topk=Method(
         "qk_norm",
@@ -256,9 +256,6 @@ def describe(method: Method) -> dict[str, str]:
         "summary": method.summary,
         "paper": method.paper,
     }
-
-
-OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # what only a tower's layers have
 
 
 def after_features(method: Method) -> str:

@@ -12,9 +12,9 @@ from torch import nn
 from .. import canary
 from ..apply import applied, unpruned, unwrap, vtp
 from ..config import VTPConfig
+from ..differences import Bounds, precision
 from ..environment import environment
 from . import alone, checks
-from .differences import Bounds, precision
 from .footprint import Footprint
 from .outcome import NotApplicable, Outcome
 from .report import Check, Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .. import apply as patch
+from ..differences import Difference, between, largest
 from .condensed import spread
-from .differences import Difference, between, largest
 from .encodings import Encoding
 from .footprint import Footprint
 from .full_prompt import (
