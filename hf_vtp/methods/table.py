@@ -44,7 +44,7 @@ METHODS.update(
         "this project",
         scorer_options={"of": "qk"},
         merger_options={"lloyd": 2},
-        after_features={"scorer": "equal"},  # no queries and keys are there; diversity alone decides
+        after_features={"scorer": "token_norm"},  # no queries and keys are there
     ),
     qk_topk=Method(
         "qk_norm",
