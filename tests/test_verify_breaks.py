@@ -109,7 +109,7 @@ def a_step_that_fails(monkeypatch):
 
 BREAKS = {
     doubled_positions: {"prompt", "generate"},
-    other_tokens_named: {"tower", "prompt", "batch", "generate"},
+    other_tokens_named: {"tower", "prompt", "generate"},
     scaled_features: {"tower"},
     a_hook_left: {"undo"},
     a_stage_that_rounds: {"ratio 1.0"},
