@@ -37,7 +37,7 @@ class Part:
 
 
 class PlainTower(Places, Tower):
-    """Patches of one size of image, in raster order, behind prefix tokens; absorbed tokens weigh as keys.
+    """Patches of one size of image, in raster order, after prefix tokens; absorbed tokens weigh as keys.
 
     Tokens are patches, or where a projector needs the grid, cells of `cell` x `cell` patches that leave
     together. A run's layout is a dict of Narrowed by stage.

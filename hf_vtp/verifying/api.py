@@ -61,7 +61,7 @@ def verify(
 
     `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and the
     same pruning holds afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
-    No weights are copied, logits of whole prompts are never there at once, and nothing is left behind.
+    No weights are copied, logits of whole prompts are never there at once, and the model is as before afterwards.
 
     A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
     prompt. `tolerance` is how large it may be; without one it may be four times what rounding was seen to
@@ -77,8 +77,8 @@ def verify(
     root = unwrap(model)
     with prepared(model, inputs, config, tolerance, max_new_tokens, **overrides) as case:
         found = [run(case, name) for name in CHECKS]
-    told = (type(root).__name__, case.bounds.precision, case.config.to_dict())
-    return Report(*told, found, environment(next(root.parameters()).device))
+    about = (type(root).__name__, case.bounds.precision, case.config.to_dict())
+    return Report(*about, found, environment(next(root.parameters()).device))
 
 
 @contextmanager

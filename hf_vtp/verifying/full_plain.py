@@ -22,7 +22,7 @@ from .full_tower import FULL, FullTower
 
 
 class FullPlain(FullTower):
-    """Every image a row, padding behind its patches; keys are masked by the attention's own mask."""
+    """Every image a row, padding after its patches; keys are masked by the attention's own mask."""
 
     takes_weights = True
 

@@ -1,4 +1,4 @@
-"""Tiny recipes: families that are pruned behind `get_image_features` only, whatever their tower."""
+"""Tiny recipes: families that are pruned after `get_image_features` only, whatever their tower."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _florence2(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "image_token_id": IMAGE,
         "tie_word_embeddings": False,
     }
-    picture = [IMAGE] * 17  # 4 × 4 patches behind their mean
+    picture = [IMAGE] * 17  # 4 × 4 patches after their mean
     rows = [[*picture, 1, 5, 6, 7, 2], [*picture, 1, 8, 2, PAD, PAD]]  # one image each, padded on the right
     ids = torch.tensor(rows)
     inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long()}

@@ -95,7 +95,7 @@ def _alike(numbers: torch.Generator, count: int = 16, side: int = 16) -> dict[st
 
 
 def _pixtral(numbers: torch.Generator, merge: int) -> dict[str, Tensor]:
-    """As PixtralProcessor does: a break behind each row of units, an end behind the last."""
+    """As PixtralProcessor does: a break after each row of units, an end after the last."""
     images, pixels = [], torch.zeros(3, 3, 24, 24)
     for pad, (height, width) in zip(pixels, PIXTRAL, strict=True):
         row = [*[IMAGE] * (width // (4 * merge)), BREAK]
