@@ -61,7 +61,8 @@ def verify(
 
     `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and the
     same pruning holds afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
-    No weights are copied, logits of whole prompts are never there at once, and the model is as before afterwards.
+    No weights are copied, and logits of whole prompts are never there at once. The model is as before
+    afterwards.
 
     A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
     prompt. `tolerance` is how large it may be; without one it may be four times what rounding was seen to
