@@ -102,6 +102,20 @@ class VTPConfig(Shareable):
             options = {**getattr(method, f"{kind}_options"), **options}
         return own if chosen is None else chosen, options
 
+    def after_features(self) -> VTPConfig:
+        """The same for tokens that no tower's layers are known of: the method's own parts for that.
+
+        A part that the caller named, or gave options for, stays.
+        """
+        own = METHODS[self.method].after_features
+        return self.replace(
+            **{
+                part: name
+                for part, name in own.items()
+                if getattr(self, part) is None and not getattr(self, f"{part}_options")
+            }
+        )
+
     def replace(self, **overrides) -> VTPConfig:
         """A validated copy with some fields changed."""
         known = [f.name for f in fields(self)]

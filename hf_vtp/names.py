@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from transformers.utils import ModelOutput
 
+PIXELS = "pixel_values_images"  # of Video-LLaVA, whose image processor returns it still
 CACHE = ("past_key_values", "cache")  # the argument and the field of the key-value cache, oldest name first
 
 
@@ -39,6 +40,11 @@ def with_cache_named(name: str, arguments: dict) -> dict:
     return {**{k: v for k, v in arguments.items() if k not in older}, name: given[-1]}
 
 
+def with_pixels_named(arguments: dict) -> dict:
+    """Keyword arguments in which images go by the name that all models but one have had from the start."""
+    return {"pixel_values" if name == PIXELS else name: value for name, value in arguments.items()}
+
+
 def cache_in(output: object) -> object | None:
     """The cache in what a model or `generate` returned, None if it returned none."""
     return next((getattr(output, name) for name in reversed(CACHE) if name in field_names(output)), None)
@@ -48,8 +54,9 @@ def media_fields(output: object, media: dict[str, ModelOutput]) -> dict[str, obj
     """The fields of a model's output that tell of its media, by "image" and "video"."""
     names = field_names(output)
     fields = {f"{medium}_outputs": media[medium] for medium in media if f"{medium}_outputs" in names}
-    if "image" in media and "image_hidden_states" in names:  # up to 5.23
-        fields["image_hidden_states"] = torch.cat(list(media["image"].pooler_output))
+    for medium in media:
+        if f"{medium}_hidden_states" in names:  # up to 5.23
+            fields[f"{medium}_hidden_states"] = torch.cat(list(media[medium].pooler_output))
     return fields
 
 

@@ -314,13 +314,11 @@ def test_a_config_that_is_none_is_refused():
 
 
 def test_unsupported_models_are_refused_by_name():
-    from transformers import SiglipVisionConfig, SiglipVisionModel
+    from transformers import BeitConfig, BeitModel
 
-    siglip = SiglipVisionModel(
-        SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
-    )
-    with pytest.raises(ValueError, match="siglip_vision_model.*one of .*'clip'"):
-        apply_vtp(siglip)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    with pytest.raises(ValueError, match="beit.*relative position bias.*one of .*'clip'"):
+        apply_vtp(BeitModel(BeitConfig(**sizes)))
     with pytest.raises(ValueError, match="clip_text_model"):
         apply_vtp(clip("CLIPModel").text_model)
     with pytest.raises(ValueError, match="Linear"):

@@ -178,12 +178,13 @@ def test_agreement_has_a_percentile_from_100_images_on():
 def test_work_and_agreement_of_variants(model, pixels):
     cases = variants.make_cases(["uniform"], [1.0, 0.5], layer=0)
     both = variants.Variants(model, cases)
-    forward = lambda m, x: m(pixel_values=x).image_embeds  # noqa: E731
+    forward = lambda m, x: m(**x).image_embeds  # noqa: E731
     with torch.no_grad():
-        work = bench.measure_work(both, forward, pixels[:1], lambda: None)
-        agreement = bench.measure_agreement(both, forward, pixels.split(2), pixels.device, lambda: None)
+        work = bench.measure_work(both, forward, {"pixel_values": pixels[:1]}, lambda: None)
+        batches = [{"pixel_values": part} for part in pixels.split(2)]
+        agreement = bench.measure_agreement(both, forward, batches, pixels.device, lambda: None)
         apply_vtp(model, method="uniform", keep_ratio=0.5, layer=0)
-        pruned = forward(model, pixels)
+        pruned = forward(model, {"pixel_values": pixels})
         assert vtp_stats(model).num_kept == [18] * 3
     assert work["uniform 0.5"]["kept_tokens"] == 18
     assert work["unpatched"]["kept_tokens"] == work["uniform 1.0"]["kept_tokens"] == 36

@@ -261,8 +261,9 @@ import contextlib, io, json
 heard = io.StringIO()
 with contextlib.redirect_stderr(heard):
     import hf_vtp.tools.testbed.load, hf_vtp.visualize.preview, hf_vtp.tools.shipped
-    from hf_vtp.tools.bench.clip import image_processor
-    found = type(image_processor("a name", "random", 32)).__name__
+    from hf_vtp.tools.towers import processor_of
+    from transformers import CLIPVisionConfig
+    found = type(processor_of("a name", "random", CLIPVisionConfig())).__name__
 print(json.dumps([found, [line for line in heard.getvalue().splitlines() if "torchvision" in line]]))
 """
     found, said = python(code)

@@ -280,11 +280,12 @@ def test_a_pruned_assistant_is_refused_by_name(family):
 # windows
 
 
-def test_a_window_shorter_than_the_prompt_is_refused(family):
+def test_a_chunk_shorter_than_the_prompt_is_refused(family):
     inputs = family.inputs((1, 0))
     n = inputs["input_ids"].shape[1]
     for window in (n // 2, n - 1, n + 7):  # the last one is crossed by the eighth new token
         model = apply_vtp(family.windowed(window), keep_ratio=0.3)
+        model.config.get_text_config().attention_chunk_size = window  # chunks of columns are not counted yet
         match = f"attend to {window} columns only"
         refused(lambda: model.generate(**inputs, max_new_tokens=8), model, match)  # noqa: B023
         if window < n:

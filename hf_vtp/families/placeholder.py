@@ -11,16 +11,18 @@ from ..config import OUTPUT, VTPConfig
 from ..names import cache_name, parameters
 from ..per_thread import PerThread
 from ..prompts.callbacks import MERGE, Generate, MergeLists
-from ..prompts.forward import Call
+from ..prompts.encoded import Encoded
+from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
-from ..prompts.reader import Encoded
+from ..prompts.positions import SECONDS
+from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
 from ..stats import VTPStats, collect, joined
 from ..towers.features import Features
-from ..towers.restore import Restore
 from ..towers.rows import find
 from ..towers.tower import Tower
+from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields
 from .base import Adapter
 from .read_states import last_layer_read
 from .table import FamilyRow, tower_row
@@ -29,25 +31,25 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
     "image": ("image_token_id", "image_token_index"),
     "video": ("video_token_id", "video_token_index"),
 }
-PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+STRATEGY = "vision_feature_select_strategy"
+LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
-ENCODED = ("mm_encoder_outputs",)  # by which newer releases hand over features
 
 
 def merging(model: nn.Module) -> nn.Module:
     """The module of a model that puts features into the prompt."""
     inner = getattr(model, "model", None)
-    return inner if hasattr(inner, "get_image_features") else model
+    return inner if hasattr(inner, ENCODER) else model
 
 
 def media_of(model: nn.Module) -> dict[str, tuple[str, str]]:
     """By argument with pixels, the config's attribute with the placeholder's id and the encoder's name."""
     inner, found = merging(model), {}
     for medium, attributes in TOKENS.items():
-        encoder = f"get_{medium}_features"
         named = [name for name in attributes if getattr(model.config, name, None) is not None]
-        if named and hasattr(inner, encoder):
-            found[PIXELS[medium]] = (named[0], encoder)
+        encoders = [name for name in (f"get_{medium}_features", ENCODER) if hasattr(inner, name)]
+        if named and encoders and PIXELS[medium] in parameters(type(inner).forward):
+            found[PIXELS[medium]] = (named[0], encoders[0])  # some read videos as images
     return found
 
 
@@ -56,7 +58,7 @@ def has_placeholders(model: nn.Module) -> bool:
     return hasattr(model, "config") and "pixel_values" in media_of(model)
 
 
-class PlaceholderModel(Generates, Adapter):
+class PlaceholderModel(AfterFeatures, Generates, Adapter):
     """A model with a language model that reads image features among its embeddings.
 
     Where its row says how its tower is laid out, tokens leave in there; rows that the projector makes of
@@ -67,15 +69,19 @@ class PlaceholderModel(Generates, Adapter):
     reads_text = True
 
     def __init__(self, row: FamilyRow, model: nn.Module, config: VTPConfig):
-        self.row = row
+        self.row, self.first_position = row, row.first_position
         self.inner = merging(model)
         found = media_of(model)
         self.media = {pixels: token for pixels, (token, _) in found.items()}
+        if row.video_token and PIXELS["video"] in found:
+            self.media[PIXELS["video"]] = row.video_token
         self.encoders = {pixels: encoder for pixels, (_, encoder) in found.items()}
         self.taken = {e: encoder_arguments(self.inner, e) for e in self.encoders.values()}
         taken = {name for names in self.taken.values() for name in names}
-        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, *ENCODED)
+        self.pixel_arguments = (*sorted(taken), *self.rope_arguments, SECONDS, *ENCODED)
         self.cache_name = cache_name(self.inner)
+        self.language = find(self.inner, LANGUAGE)
+        self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
         super().__init__(model, config)
@@ -84,6 +90,12 @@ class PlaceholderModel(Generates, Adapter):
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
+            raise ValueError(
+                f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
+                "of the language model only in a cell with its neighbours; leave out layer, and tokens "
+                "leave after the features"
+            )
         if not self.row.tower or unknown:
             return Features(self.inner, config)
         module = find(self.inner, self.row.tower)
@@ -96,25 +108,35 @@ class PlaceholderModel(Generates, Adapter):
 
     def attach(self) -> None:
         super().attach()
+        self.stand_in()
         self.tower.handles += [
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
+            *self.windows.attach(),
         ]
-        if self.row.projector and not isinstance(self.tower, Features):
-            self.tower.handles += Restore(self.tower, find(self.inner, self.row.projector)).attach()
+        if self.language is not None and DEEP_ARGUMENTS[0] in parameters(type(self.language).forward):
+            hook = self.language.register_forward_pre_hook(self._before_language, with_kwargs=True)
+            self.tower.handles.append(hook)
+        if self.row.projector and not self.after_features:
+            self.tower.handles += self.tower.restore(find(self.inner, self.row.projector))
         if hasattr(type(self.model), "generate"):
             self.model.generate = Generate(self)
             setattr(self.model, MERGE, MergeLists(self))
 
     def detach(self) -> None:
         super().detach()
+        self.stand_back()
         for name in ("generate", MERGE):
             vars(self.model).pop(name, None)
         self.calls = PerThread(Call)
 
     def refuse(self, arguments: dict) -> None:
         super().refuse(arguments)
-        if not isinstance(self.tower, Features):
+        if self.row.reads_ids and arguments.get("inputs_embeds") is not None:
+            raise NotImplementedError(
+                f"{type(self.model).__name__} makes more of input_ids than their embeddings; pass input_ids"
+            )
+        if not self.after_features:
             last_layer_read(self, self.model.config, len(self.tower.layers), arguments)
 
     def encode(self, arguments: dict) -> dict[str, Encoded]:
@@ -124,22 +146,23 @@ class PlaceholderModel(Generates, Adapter):
                 continue
             if self.tower.call.text is not None:
                 self.tower.call.text = replace(self.tower.call.text, medium=name)
-            given = {k: arguments[k] for k in self.taken[encoder] if arguments.get(k) is not None}
-            given = {k: self.on_device(x) for k, x in given.items()}
-            output = getattr(self.inner, encoder)(**given, return_dict=True)
-            rows = features_of(output)
-            encoded[name] = self.kept_of(name, output, rows, arguments)
+            given = {
+                k: self.on_device(arguments[k]) for k in self.taken[encoder] if arguments.get(k) is not None
+            }
+            self.tower.expect(name, arguments)
+            pixels = self.on_device(arguments[name])  # by position: its name differs between releases
+            function = getattr(self.inner, encoder)
+            output = function(pixels, **given, **as_fields(function))
+            encoded[name] = self.kept_of(name, output, arguments)
             runs.append(self.tower.call.last)
         self.runs = runs
         return encoded
 
-    def kept_of(self, name: str, output: object, rows: list[Tensor], arguments: dict) -> Encoded:
+    def kept_of(self, name: str, output: object, arguments: dict) -> Encoded:
         """What stays of the features of each image, [T, D]; in the tower dropped ones are NaN."""
-        if isinstance(self.tower, Features):
-            if "text" in self.tower.needs:
-                around = self.tower.call.text_around({name: [len(row) for row in rows]})
-                self.tower.call.text = replace(around, medium=name)
-            return Encoded.of(output, *self.tower.keep(rows, self.grids_after(name, rows, arguments)))
+        if self.after_features:
+            return self.pruned(name, output, arguments)
+        rows = self.images_of(name, output, arguments)[0]
         run = self.tower.call.last
         marked = [row.isnan().any(dim=-1) for row in rows]
         if run.overflow is not None and bool(run.overflow):
@@ -150,34 +173,38 @@ class PlaceholderModel(Generates, Adapter):
         kept = [row[~dropped] for row, dropped in zip(rows, marked, strict=True)]
         return Encoded.of(output, kept, ~torch.cat(marked))
 
-    def grids_after(self, name: str, rows: list[Tensor], arguments: dict) -> list[tuple[int, int, int]]:
-        """The grid of each image's features, a line of them where nothing says more."""
-        return [(1, 1, len(row)) for row in rows]
-
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
-        if isinstance(self.tower, Features) or self.row.tiles:
+        if self.after_features or self.row.tiles:
             return {}
         found = {}
         for name in self.media:
             grids = self.tower.input_grids(name, arguments)
             if grids is not None:
-                prefix = self.tower.num_prefix_tokens if self.reads_prefix(arguments) else 0
-                found[name] = [prefix + count for count in self.tower.counts(grids)]
+                rows = self.prefix_rows(arguments)
+                found[name] = [rows + count for count in self.tower.counts(grids)]
         return found
 
-    def reads_prefix(self, arguments: dict) -> bool:
-        """Whether prefix tokens go to the language model, where a config or a call says so."""
-        name = "vision_feature_select_strategy"
-        return (arguments.get(name) or getattr(self.model.config, name, None)) == "full"
+    def prefix_rows(self, arguments: dict) -> int:
+        """Prefix tokens that go to the language model: all but the first, or all where somebody says so.
+
+        Raises ValueError where the first token would be skipped and is a patch.
+        """
+        strategy = arguments.get(STRATEGY) or getattr(self.model.config, STRATEGY, None)
+        prefix = self.tower.num_prefix_tokens
+        if strategy == "default" and prefix == 0:
+            raise ValueError(
+                f"{STRATEGY}='default' skips the first patch of a tower without a [CLS] token; use 'full'"
+            )
+        return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
-        if isinstance(self.tower, Features):
+        if self.after_features:
             return content
         return self.tower.project(content, find(self.inner, self.row.projector))
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""
-        device = self.tower.module.device
+        device = next(self.tower.module.parameters()).device
         moves = isinstance(x, Tensor) and device.type != "meta"
         return x.to(device) if moves else x
 
@@ -192,15 +219,7 @@ class PlaceholderModel(Generates, Adapter):
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
-    """Arguments of a model's forward that it hands on to an encoder."""
+    """Arguments of a model's forward that it hands on to an encoder, beside the pixels."""
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
-    names = [name for name in parameters(function)[1:] if name not in ("kwargs", "return_dict")]
+    names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
-
-
-def features_of(output: object) -> list[Tensor]:
-    """What an encoder returned as rows [T, D] of each image."""
-    features = getattr(output, "pooler_output", output)
-    if isinstance(features, Tensor):
-        return [features] if features.dim() == 2 else list(features.flatten(1, -2))
-    return [row.flatten(0, -2) for row in features]

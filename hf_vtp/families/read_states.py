@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NAME = "vision_feature_layer"
+NAMES = ("vision_feature_layer", "vision_feature_layers")  # the second is older
 
 
 def states_read(layer: int | list[int], num_layers: int) -> list[int]:
@@ -10,7 +10,7 @@ def states_read(layer: int | list[int], num_layers: int) -> list[int]:
     layers = [layer] if isinstance(layer, int) else layer
     if any(not -num_layers <= i <= num_layers or i == 0 for i in layers):
         raise ValueError(
-            f"{NAME}={layer} reads no layer's output of a tower with {num_layers}; "
+            f"{NAMES[0]}={layer} reads no layer's output of a tower with {num_layers}; "
             f"choose from 1 to {num_layers} or -{num_layers} to -1"
         )
     return [i % (num_layers + 1) for i in layers]
@@ -24,9 +24,9 @@ def last_layer_read(
     State i of a tower is the output of its layer i - 1. With the arguments of a call, raises ValueError where
     the call reads a state from before a stage.
     """
-    layer = (arguments or {}).get(NAME)
-    if layer is None:
-        layer = getattr(config, NAME, None)  # which may have changed since apply_vtp
+    said = [(arguments or {}).get(name) for name in NAMES]
+    said += [getattr(config, name, None) for name in NAMES]  # which may have changed since apply_vtp
+    layer = next((layer for layer in said if layer is not None), None)
     if layer is None:
         return num_layers, "the encoder"
     depth = min(states_read(layer, num_layers))
@@ -35,11 +35,11 @@ def last_layer_read(
         if "text" in tower.needs and isinstance(layer, list) and len(layer) > 1:
             raise NotImplementedError(
                 f"method {own.method!r} compares tokens of one layer with the prompt, not those of "
-                f"{NAME}={layer}; choose another method"
+                f"{NAMES[0]}={layer}; choose another method"
             )
         if max(tower.stages) >= depth:
             raise ValueError(
-                f"{NAME}={layer} reads a state from before the stage at layer {max(tower.stages)}; apply_vtp "
-                f"with a layer from 0 to {depth - 1} for it"
+                f"{NAMES[0]}={layer} reads a state from before the stage at layer {max(tower.stages)}; "
+                f"apply_vtp with a layer from 0 to {depth - 1} for it"
             )
-    return depth, f"the last layer that feeds what the language model reads ({NAME}={layer})"
+    return depth, f"the last layer that feeds what the language model reads ({NAMES[0]}={layer})"

@@ -26,8 +26,11 @@ class FamilyRow:
         cell: side of the square of patches that the projector makes one row of; a number, or a function of
             the root's config.
         tiles: whether a picture may be several images of the tower, or lose rows after the projector.
+        first_position: where the language model counts positions from.
         default_layer: a function of the depth that the language model reads and of the tower: the layer
             after which tokens leave unless somebody says; None for the middle.
+        reads_ids: whether its own forward must put features in, because it makes more of ids than embeddings.
+        video_token: the config's attribute with the id of a video's placeholders, if not the video's own.
         adapter: the class that prunes it; None for PlaceholderModel.
     """
 
@@ -35,7 +38,10 @@ class FamilyRow:
     projector: str = ""
     cell: int | Callable[[object], int] = 1
     tiles: bool = False
+    first_position: int = 0
     default_layer: Callable[[int, nn.Module], int] | None = None
+    reads_ids: bool = False
+    video_token: str = ""
     adapter: type[Adapter] | None = None
 
 
@@ -89,13 +95,21 @@ def _new(name: str, table: dict) -> None:
 
 
 def model_type(module: object) -> str | None:
-    """The model_type in a module's config, None if it has none."""
-    return getattr(getattr(module, "config", None), "model_type", None)
+    """The model_type in a module's config, or the config's class where that is empty; None if it has none."""
+    config = getattr(module, "config", None)
+    own = getattr(config, "model_type", None)
+    return type(config).__name__ if own == "" else own
 
 
 def can_be_pruned(model: nn.Module) -> bool:
     """Whether there is a way to prune a model, which may still refuse it for its class or its parts."""
     return _factory(model) is not None
+
+
+def has_row(model: nn.Module) -> bool:
+    """Whether a row, or an adapter of one's own, says where a model's tower is; tests go over the rows."""
+    own = model_type(model)
+    return own in ADAPTERS or own in VISION or (own in FAMILIES and bool(FAMILIES[own].tower))
 
 
 def is_tower(model: nn.Module) -> bool:
@@ -123,6 +137,7 @@ def reads_text(model: nn.Module) -> bool:
 
 
 def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | None:
+    from .encoder_decoder import EncoderDecoder
     from .placeholder import PlaceholderModel, has_placeholders
     from .vision import VisionModel
 
@@ -137,7 +152,8 @@ def _factory(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter] | No
     if own in VISION:
         return VisionModel
     if has_placeholders(model):
-        return functools.partial(PlaceholderModel, FamilyRow())
+        pattern = EncoderDecoder if model.config.is_encoder_decoder else PlaceholderModel
+        return functools.partial(pattern, FamilyRow())
     return None
 
 

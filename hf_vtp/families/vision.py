@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import OUTPUT, VTPConfig
 from ..names import transformers_class
@@ -48,21 +48,8 @@ class VisionModel(Adapter):
 
     def weigh_patches(self, module: nn.Module, args: tuple, output):
         """A classifier may take the mean over patches: scale each row to count for its whole group."""
-        run = self.tower.call.last
-        group = run.stages[max(run.stages)][0]
-        if group.sizes is None:
-            return None
-        output.last_hidden_state = weighed(
-            output.last_hidden_state, group.sizes, self.tower.num_prefix_tokens
-        )
+        output.last_hidden_state = self.tower.weighed(self.tower.call.last, output.last_hidden_state)
         return output
-
-
-def weighed(hidden_states: Tensor, sizes: Tensor, prefix: int) -> Tensor:
-    """Tokens [B, P + K, D] whose mean over the K rows is the mean weighed by `sizes` [B, K]."""
-    share = sizes / sizes.mean(dim=-1, keepdim=True)
-    patches = (hidden_states[:, prefix:].float() * share.unsqueeze(-1)).to(hidden_states.dtype)
-    return torch.cat([hidden_states[:, :prefix], patches], dim=1)
 
 
 def refuse_callers(module: nn.Module, args: tuple) -> None:

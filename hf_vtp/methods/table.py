@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..pruning.registry import Table, limit_of
+from ..pruning.registry import Table
 from .layers import at, every_layer, every_other_layer
 from .mergers import MERGERS
 from .scorers import SCORERS
@@ -25,6 +25,7 @@ class Method:
     # family's
     layers: Callable[[int], list[int]] | str | None = None
     schedule: str = "geometric"  # how several stages share the reduction; or "linear"
+    after_features: dict = field(default_factory=dict)  # parts that stand in where no tower's layers are seen
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)
@@ -43,6 +44,7 @@ METHODS.update(
         "this project",
         scorer_options={"of": "qk"},
         merger_options={"lloyd": 2},
+        after_features={"scorer": "token_norm"},  # no queries and keys are there
     ),
     qk_topk=Method(
         "qk_norm",
@@ -225,30 +227,3 @@ METHODS.update(
     random=Method("random", "top_k", "drop", "a floor: tokens drawn at random, seeded"),
     uniform=Method("uniform", "top_k", "drop", "a floor: a regular grid of tokens"),
 )
-
-
-def list_methods() -> dict[str, dict[str, str]]:
-    """Every named method; the README's table is made from it.
-
-    By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
-    act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
-    unused; `limit`, the most tokens of an image it takes, or ""; `summary` and `paper`.
-    """
-    return {name: describe(method) for name, method in METHODS.items()}
-
-
-def describe(method: Method) -> dict[str, str]:
-    rows = [table[getattr(method, part)] for part, table in PARTS.items()]
-    needs = sorted({need for row in rows for need in row.needs})
-    ratios = [row.keep_ratio for row in rows if row.keep_ratio != "exact"]
-    where = {None: "early in the tower", "output": "after the tower (CLIP: early)"}
-    return {
-        **{part: getattr(method, part) for part in PARTS},
-        "needs": ", ".join(needs),
-        "models": "with a prompt" if "text" in needs else "all",
-        "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
-        "keep_ratio": ratios[0] if ratios else "exact",
-        "limit": str(limit_of(rows) or ""),
-        "summary": method.summary,
-        "paper": method.paper,
-    }

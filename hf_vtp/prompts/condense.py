@@ -33,8 +33,14 @@ class Condensed:
         return take(x, self.index.to(x.device))
 
     def widen(self, x: Tensor) -> Tensor:
-        """[B, m, D] back to [B, n, D]: a dropped row repeats the last kept before it, zeros if none is."""
+        """[B, m, D] back to [B, n, D]: a dropped row repeats the last kept before it, zeros if none is.
+
+        Of the last k of the condensed columns, [B, k, D], the last k of the full ones.
+        """
+        absent = self.mask.shape[1] - x.shape[1]
         back = self.back.to(x.device).unsqueeze(-1)
+        if absent:
+            back = back[:, -x.shape[1] :] - absent
         return x.gather(1, back.clamp(min=0).expand(-1, -1, x.shape[-1])).masked_fill(back < 0, 0)
 
 
@@ -106,6 +112,12 @@ class Memory:
             self.next_position + new,
             self.length + new,
         )
+
+    def full(self, columns: Tensor) -> Tensor:
+        """The full columns [B, k] of condensed ones [k], which may be of what was generated since."""
+        m = self.mask.shape[1]
+        index = self.index.to(columns.device)[:, columns.clamp(max=m - 1)]
+        return torch.where(columns < m, index, columns + self.dropped)
 
     def then(self, prompt: Condensed, length: int) -> Memory:
         """The same with another condensed prompt of `length` full columns after it."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ..names import media_fields, parameters, with_cache_named
+from ..names import media_fields, parameters, with_cache_named, with_pixels_named
 from ..per_thread import PerThread
 from .callbacks import FullIds
 from .condense import MEMORY, Memory, remembered, repeat_rows
-from .reader import PromptReader, Reading, check_columns, put
+from .encoded import Reading
+from .reader import PromptReader, check_columns, put
+from .refusals import refuse_blocks
+
+DEEP_ARGUMENTS = ("visual_pos_masks", "deepstack_visual_embeds")  # of a language model with DeepStack
 
 
 @dataclass
@@ -24,8 +28,15 @@ class Call:
     shift: Tensor | None = None  # of the positions after the prompt
     full: FullIds | None = None  # what the caller's callbacks are shown
     reading: Reading | None = None  # of a forward between its two hooks
+    memory: Memory | None = None  # of the prompt that `generate` continues
+    columns: Memory | None = None  # of the forward in progress, for layers that count columns
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
+    # of a forward in progress: columns that hold features, bool [B, n], and what DeepStack adds there
+    deep: tuple[Tensor, list[Tensor]] | None = None
+    places: Tensor | None = None  # [B, m] positions of what an encoder reads in a forward in progress
+    # by encoder's name, what the forward in progress is to get of it, and has not asked for yet
+    serve: dict[str, list] = field(default_factory=dict)
 
 
 class ShortPrompts(PromptReader):
@@ -83,37 +94,63 @@ class ShortPrompts(PromptReader):
             positions = kwargs["position_ids"]
             shift = repeat_rows(shift, positions.shape[-2], dim=-2) * after
             kwargs["position_ids"] = positions + shift.to(positions.device)
-        if pending is None or ids is None:
+        if pending is None:
             return kwargs
         rows = repeat_rows(pending.rows, batch, dim=0)[:, offset : offset + n]
         rows = torch.nn.functional.pad(rows, (0, n - rows.shape[1]), value=-1)  # candidates after the prompt
+        if pending.deep:
+            there = rows >= 0
+            self.call.deep = there, [x[rows[there].to(x.device)] for x in pending.deep]
+        if ids is None:
+            return kwargs
         if kwargs.get("attention_mask") is None:  # explicit: gaps in positions would be read as packed
             shape = batch, self.cached(kwargs) + n
             kwargs["attention_mask"] = torch.ones(shape, dtype=torch.long, device=ids.device)
-        return kwargs | {
+        return kwargs | self.with_features(ids, rows, pending)
+
+    def ended(self, module: nn.Module) -> None:
+        """Called after each forward."""
+
+    def with_features(self, ids: Tensor, rows: Tensor, pending: Reading) -> dict:
+        """What a forward is handed so that columns [B, n] with a row of features hold it, -1 for text."""
+        return {
             "input_ids": None,
             "inputs_embeds": put(self.embed(ids, rows), rows, pending.features),
             **self.beside_embeds(ids, rows),
         }
 
+    def _before_language(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Hand the language model what DeepStack adds to the columns of this forward."""
+        deep, self.call.deep = self.call.deep, None
+        if deep is None:
+            return None
+        return args, {**kwargs, **dict(zip(DEEP_ARGUMENTS, deep, strict=True))}
+
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
+        call.deep = None  # of a forward that came to no end
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given
-            if (call.pending is None and call.shift is None) or kwargs.get("position_ids") is None:
+            continues = kwargs.get("position_ids") is not None
+            call.columns = call.memory if continues else None
+            if (call.pending is None and call.shift is None) or not continues:
                 return None
-            return args, self._feed_chunk(call, dict(kwargs))
-        call.reading = None
+            return (), self._feed_chunk(call, named(module, args, kwargs))
+        call.reading = call.columns = None
+        call.serve = {}  # of a forward that came to no end
         arguments = named(module, args, kwargs) if args else kwargs
-        arguments = with_cache_named(self.cache_name, arguments)
+        arguments = with_cache_named(self.cache_name, with_pixels_named(arguments))
         memory = remembered(arguments.get(self.cache_name))
         if self.idle() or (memory is None and not self.has_media(arguments)):
             return None
         self.refuse(arguments)
         if memory is not None and not self.has_media(arguments):
+            call.columns = memory
             return (), self._go_on(arguments, memory)
+        refuse_blocks(arguments, self.cached(arguments))
         reading = call.reading = self.read(arguments, memory)
+        call.columns = reading.memory
         short = self.short(arguments, self.columns(arguments), reading, 0, None)
         m = reading.rows.shape[1]
         short["position_ids"] = self.carried_positions(reading.memory)[..., -m:]
@@ -156,7 +193,8 @@ class ShortPrompts(PromptReader):
         }
 
     def _after(self, module: nn.Module, args: tuple, output):
-        reading, self.call.reading = self.call.reading, None
+        reading, self.call.reading, self.call.columns = self.call.reading, None, None
+        self.ended(module)
         if reading is None:
             return None
         for value in output if isinstance(output, tuple) else output.values():
@@ -164,10 +202,16 @@ class ShortPrompts(PromptReader):
                 setattr(value, MEMORY, reading.memory)
         if isinstance(output, tuple):
             return (reading.prompt.widen(output[0]), *output[1:])
-        output.last_hidden_state = reading.prompt.widen(output.last_hidden_state)
+        name = states_name(output)
+        setattr(output, name, reading.prompt.widen(getattr(output, name)))
         for name, value in media_fields(output, reading.media).items():
             setattr(output, name, value)
         return output
+
+
+def states_name(output: object) -> str:
+    """The field of a model's output with an entry a column: a model without a head, or one that is all."""
+    return "last_hidden_state" if hasattr(output, "last_hidden_state") else "logits"
 
 
 def named(module: nn.Module, args: tuple, kwargs: dict) -> dict:

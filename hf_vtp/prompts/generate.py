@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..names import with_cache_named
+from ..names import parameters, with_cache_named, with_pixels_named
 from .callbacks import FullIds, setting, shorten, speak_full, with_full_sequences
 from .condense import remembered
 from .forward import Call, ShortPrompts
 from .reader import of_ints
-from .refusals import refuse_assistants, refuse_assisting, refuse_prompt_learning
+from .refusals import refuse_assistants, refuse_assisting, refuse_blocks, refuse_prompt_learning
 
 DEFAULT_NEW_TOKENS = 20  # what `generate` adds where nobody says how many
 
@@ -24,7 +24,7 @@ class Generates(ShortPrompts):
     @torch.no_grad()
     def generate(self, original: Callable, kwargs: dict):
         """`generate` on the condensed prompt; what goes in and comes out is in full columns."""
-        kwargs = with_cache_named(self.cache_name, kwargs)
+        kwargs = with_cache_named(self.cache_name, with_pixels_named(kwargs))
         memory = remembered(kwargs.get(self.cache_name))
         if self.idle() or (memory is None and not self.has_media(kwargs)):
             with self.a_call(Call()):
@@ -48,15 +48,15 @@ class Generates(ShortPrompts):
         if memory is not None:
             memory = memory.rows(len(mask)).upto(past)
         short = self.short(kwargs, given, reading, old, memory)
-        short["position_ids"] = self.carried_positions(reading.memory)
+        short["position_ids"] = self.carried_positions(reading.memory) - self.first_position
         full = None
         if "input_ids" in given:
             full = FullIds(given["input_ids"], short["input_ids"].shape[1], mask)
             short = speak_full(short, full)
         dropped = n - short[texts[0]].shape[1]
         short = shorten(short, self.model.generation_config, dropped)
-        pending = None if "inputs_embeds" in given else reading
-        call = Call(True, pending, self.carried_shift(reading.shift), full)
+        pending = None if "inputs_embeds" in given and not reading.deep else reading
+        call = Call(True, pending, self.carried_shift(reading.shift), full, memory=reading.memory)
         with self.a_call(call):
             output = original(**short)
         if pending is not None and not call.fed:
@@ -85,6 +85,9 @@ class Generates(ShortPrompts):
         refuse_assisting(kwargs)
         refuse_assistants(self.model, kwargs)
         refuse_prompt_learning(self.model)
+        encodes = "mm_encoder_outputs" in parameters(type(self.inner).forward)
+        if self.has_media(kwargs) and not encodes:  # else the forward sees no pixels, and goes by no types
+            refuse_blocks(kwargs, self.cached(kwargs))
 
     def new_tokens(self, kwargs: dict, n: int) -> int:
         """The most tokens that `generate` can add to a prompt of `n` columns."""

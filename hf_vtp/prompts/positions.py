@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..names import parameters
 from .condense import Memory
 
+SECONDS = "video_second_per_grid"  # what some forwards call second_per_grids
 OF_TEXT = {
     "input_ids",
     "inputs_embeds",
@@ -24,12 +25,23 @@ class Positions:
     """
 
     inner: nn.Module
+    first_position = 0  # where the language model counts from
 
     @property
     def rope_arguments(self) -> list[str]:
         """Arguments of images that m-RoPE's positions follow from."""
         index = getattr(type(self.inner), "get_rope_index", None)
         return [name for name in parameters(index)[1:] if name not in OF_TEXT] if index else []
+
+    def of_images(self, arguments: dict) -> dict:
+        """Arguments of `get_rope_index` that are of images, taken from those of a forward."""
+        audio = arguments.get("feature_attention_mask")
+        others = {
+            "use_audio_in_video": bool(arguments.get("use_audio_in_video")),
+            "audio_seqlens": arguments.get("audio_feature_lengths") if audio is None else audio.sum(dim=1),
+            "second_per_grids": arguments.get(SECONDS),
+        }  # which forwards know by another name
+        return {name: others.get(name, arguments.get(name)) for name in self.rope_arguments}
 
     @property
     def has_rope_index(self) -> bool:
@@ -45,14 +57,19 @@ class Positions:
         place, following = (place - 1).clamp(min=0), place[:, -1:]
         if not self.has_rope_index:
             return place, following
-        ids, types = arguments.get("input_ids"), arguments.get("mm_token_type_ids")
-        grids = [name for name in self.rope_arguments if name.endswith("_grid_thw")]
-        if ids is None or types is None or all(arguments.get(name) is None for name in grids):
+        ids, given = arguments.get("input_ids"), self.of_images(arguments)
+        typed = "mm_token_type_ids" in given  # else the model counts images by the ids around them
+        known = given.get("mm_token_type_ids") if typed else arguments.get("attention_mask")
+        if (
+            ids is None
+            or known is None
+            or all(x is None for k, x in given.items() if k.endswith("_grid_thw"))
+        ):
             if generating:
                 self.inner.rope_deltas = torch.zeros_like(following)
             return place.expand(3, -1, -1), following.expand(3, -1, -1)
-        given = {name: arguments.get(name) for name in self.rope_arguments}
-        given["mm_token_type_ids"] = types[:, -ids.shape[1] :]
+        if typed:
+            given["mm_token_type_ids"] = known[:, -ids.shape[1] :]
         try:
             place, self.inner.rope_deltas = self.inner.get_rope_index(ids, attention_mask=mask, **given)
         except StopIteration:

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from ..config import VTPConfig
 from ..pruning.ragged import places
 from ..pruning.tokens import take
 from ..towers.tower import Tower
-from .condense import Condensed, Memory, condense, plain_memory
+from .condense import Memory, condense, plain_memory
+from .encoded import Encoded, Reading
 from .positions import Positions
-from .refusals import refuse_beyond_window, refuse_encoded, refuse_masks, refuse_packed, smallest_window
+from .refusals import (
+    refuse_beyond_window,
+    refuse_encoded,
+    refuse_masks,
+    refuse_packed,
+    refuse_padding_within,
+    refuse_without_types,
+    smallest_window,
+)
 from .text import Text
-
-
-@dataclass
-class Encoded:
-    """What was kept of the images, or of the videos, of a call."""
-
-    kept: Tensor  # bool [placeholders] which of them stay
-    output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
-
-    @classmethod
-    def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:
-        """The encoder's output with only these rows of each image."""
-        output = copy.copy(output)
-        output.pooler_output = rows
-        return cls(kept, output)
-
-
-@dataclass
-class Reading:
-    """A prompt condensed, and the features that go into it."""
-
-    prompt: Condensed
-    rows: Tensor  # [B, m] row of `features` that stands in each condensed column, -1 for text
-    features: Tensor  # [T, D] of what was kept
-    memory: Memory  # to be left on the cache
-    media: dict[str, ModelOutput]  # by "image" or "video", what its encoder returned, kept rows only
-    shift: (
-        Tensor | None
-    )  # [..., B, 1] how far the next position lies from the last kept one's + 1; None = nowhere
-    offset: int = 0  # columns that `generate` has read so far
+from .windows import Windows
 
 
 class PromptReader(Positions):
@@ -57,6 +34,7 @@ class PromptReader(Positions):
     tower: Tower
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
+    windows: Windows
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -79,12 +57,15 @@ class PromptReader(Positions):
     ) -> Text:
         """The text of a call's new columns, whose mask is [B, n]; `media` as of `tokens_per_image`."""
         is_text, rows = mask != 0, {}
+        for where in placeholders.values():
+            is_text = is_text & ~where
         for name, counts in media.items():
-            is_text = is_text & ~placeholders[name]
             row = torch.nonzero(placeholders[name])[:, 0]
             rows[name] = row[torch.tensor([0, *counts[:-1]], device=row.device).cumsum(dim=0)]
         index = places(is_text)
-        text = take(embeds, index.clamp(min=0)) if ids is None else self.embed(take(ids, index.clamp(min=0)))
+        text = take(embeds if ids is None else ids, index.clamp(min=0))
+        if ids is not None:  # of padding any word: the first column may hold an id beyond the vocabulary
+            text = self.embed(text.masked_fill(index < 0, 0))
         return Text(text, index >= 0, rows, self.project, next(iter(rows)))
 
     def columns(self, arguments: dict) -> dict[str, Tensor]:
@@ -118,7 +99,7 @@ class PromptReader(Positions):
         if memory is None:
             seen = mask[:, :past].long()
             start = seen.sum(dim=-1, keepdim=True) if generating else torch.full_like(mask[:, :1], past)
-            memory = plain_memory(seen, start)
+            memory = plain_memory(seen, start + self.first_position)
         else:
             memory = memory.rows(batch).upto(past)
         check_columns(mask, memory.length + n)
@@ -148,14 +129,18 @@ class PromptReader(Positions):
             features += part.output.pooler_output
             offset = sum(map(len, features))
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
+        refuse_padding_within(self.model, prompt.mask, past)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -1),
+            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
             torch.cat(features) if features else torch.empty(0, 0),
             memory.then(prompt, n),
-            {self.media[name].removesuffix("_token_id"): part.output for name, part in encoded.items()},
+            {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
+            [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
+            encoded,
+            {name: arguments[name] for name in self.media_names(arguments)},
         )
 
     def positions_of(
@@ -165,6 +150,7 @@ class PromptReader(Positions):
         given = arguments.get("position_ids")
         if given is not None:
             given = given[..., -mask.shape[1] :].expand(*given.shape[:-2], *mask.shape)
+            given = given + self.first_position if generating else given  # `generate` adds it itself
             return given, given.amax(dim=-1, keepdim=True) + 1
         local, following = self.local_positions(arguments, mask, generating)
         return local + memory.next_position, following + memory.next_position
@@ -182,8 +168,9 @@ class PromptReader(Positions):
         return where
 
     def check_length(self, columns: int) -> None:
-        """Raise NotImplementedError for more full columns than every language model layer attends to."""
-        refuse_beyond_window(columns, smallest_window(self.model))
+        """Raise NotImplementedError for more columns than layers attend to that cannot count full ones."""
+        if not self.windows.count_full_columns():
+            refuse_beyond_window(columns, smallest_window(self.model))
 
     def check_placeholders(self, name: str, found: int, expected: int) -> None:
         if found != expected:
@@ -192,18 +179,13 @@ class PromptReader(Positions):
                 f"{name}; give one for each token of the unpruned model, as its processor does"
             )
 
-    def pixels(self, arguments: dict, name: str) -> Tensor:
-        """An argument on the tower's device, where `generate` brings it too (offloaded weights do so)."""
-        device = self.tower.module.device
-        return arguments[name] if device.type == "meta" else arguments[name].to(device)
-
     def embed(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Embeddings of ids [B, n]; of columns that hold a row of features, of any id.
+        """Embeddings of ids [B, n]; of columns that hold a row of features or padding, of any id.
 
         A placeholder's id may lie beyond the vocabulary.
         """
         if rows is not None:
-            ids = ids.masked_fill(rows.to(ids.device) >= 0, 0)
+            ids = ids.masked_fill(rows.to(ids.device) != -1, 0)
         return self.inner.get_input_embeddings()(ids)
 
     def cached(self, arguments: dict) -> int:
@@ -236,6 +218,8 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        if self.has_media(arguments) and not self.cached(arguments):
+            refuse_without_types(self.model, arguments)
 
 
 def of_ints(mask: Tensor) -> Tensor:

@@ -10,8 +10,17 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")  # o
 COUNTS_COLUMNS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
+RUNNING = ("conv", "hybrid", "linear", "mamba", "recurrent")  # in names of layers with a running state
+
+
+def steps_over_masks(config: object) -> bool:
+    """Whether a language model has layers whose state goes on over columns that are masked."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return any(part in kind for kind in kinds for part in RUNNING)
+
+
 def refuse_encoded(arguments: dict) -> None:
-    """Images whose features the caller made; there is nothing left to prune."""
+    """Images whose features the caller made; nothing remains to be pruned."""
     if arguments.get("mm_encoder_outputs"):
         raise NotImplementedError(
             "images that are encoded already cannot be pruned; pass their pixel values instead"
@@ -44,6 +53,28 @@ def refuse_packed(arguments: dict, attention: str, cache: object) -> None:
         raise NotImplementedError(
             f"several prompts packed into one row ({given[0]}) cannot be pruned; pass one prompt a row with "
             "an attention_mask"
+        )
+
+
+def refuse_blocks(arguments: dict, cached: int) -> None:
+    """An image after what a cache holds, where token types say which columns see both ways.
+
+    Transformers lays those types out from the first column of the cache on.
+    """
+    if cached and arguments.get("token_type_ids") is not None:
+        raise NotImplementedError(
+            "an image after what a cache holds cannot be pruned where token_type_ids are given; pass the "
+            "whole conversation without a cache"
+        )
+
+
+def refuse_without_types(model: nn.Module, arguments: dict) -> None:
+    """A missing token_type_ids where attention is causal only if they, or padding, say so."""
+    both_ways = getattr(model.config.get_text_config(), "use_bidirectional_attention", None)
+    if both_ways and arguments.get("token_type_ids") is None:
+        raise ValueError(
+            "token_type_ids are missing, without which padding decides what the language model sees; give "
+            "those that the processor returns (0 for the image and the prompt, 1 for a suffix)"
         )
 
 
@@ -93,4 +124,16 @@ def refuse_prompt_learning(model: nn.Module) -> None:
         raise NotImplementedError(
             "generate of a pruned model does not take PEFT's prompt or prefix tuning, whose virtual tokens "
             "drop the positions of the prompt; call remove_vtp(model), or use LoRA"
+        )
+
+
+def refuse_padding_within(model: nn.Module, mask: Tensor, past: int) -> None:
+    """Rows of different lengths after a filled cache, where layers would step over the padding between.
+
+    `mask` [B, m] is of the condensed columns after the first `past`.
+    """
+    if past and steps_over_masks(model.config.get_text_config()) and not bool(mask.all()):
+        raise NotImplementedError(
+            "the language model has layers with a running state, which padding between two turns would "
+            "change, and rows of this turn keep different numbers of tokens; pass rows one by one"
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import (
@@ -14,7 +15,6 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     BaseImageProcessor,
-    CLIPVisionConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING
 
 from ..families.table import can_be_pruned, list_families
-from .bench import clip, geometry
+from .bench import geometry
 from .bench.cli import UsageError, first_sentence
 from .loading import load, without_code
 from .processors import load_processor
@@ -64,11 +64,9 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
     """
     if weights == "pretrained" or os.path.isdir(name):
         return load(name, without_code(AutoConfig), instead)
-    if name in clip.GEOMETRIES:
-        return CLIPVisionConfig(**clip.GEOMETRIES[name])
     found = geometry.named_config(name)
     if found is None:
-        known = ", ".join([*clip.GEOMETRIES, *geometry.known()])
+        known = ", ".join(geometry.known())
         raise UsageError(f"no geometry is known for {name}; choose a folder or {known}")
     return found
 
@@ -113,9 +111,24 @@ def load_model(
     if weights == "pretrained":
         loader = without_code(auto, config=config, dtype=dtype, weights_only=True)
         return load(name, loader, INSTEAD).to(device).eval()
+    return random_model(name, config, auto, dtype, device)
+
+
+def random_model(
+    name: str, config: PreTrainedConfig, kind: type, dtype: torch.dtype, device: str | torch.device
+) -> PreTrainedModel:
+    """A model with random weights, drawn where it shall run, in eval mode; `kind` may be an Auto class.
+
+    Raises UsageError for a config whose numbers do not go together.
+    """
+    with_auto = hasattr(kind, "from_config")
+    make = partial(kind.from_config, trust_remote_code=False) if with_auto else kind._from_config
     try:
-        return auto.from_config(config, dtype=dtype, trust_remote_code=False).to(device).eval()
-    except (ValueError, RuntimeError) as error:  # numbers that do not go together
+        with torch.device(device):
+            return make(config, dtype=dtype).eval()
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError) as error:
         raise UsageError(f"{name} cannot be built: {first_sentence(error)}") from None
 
 

@@ -6,14 +6,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .bench import clip, vlm
-from .bench.cli import UsageError
-from .bench.geometry import GEOMETRIES
+from .bench import vlm
+from .bench.inputs import batches_for
 from .models import load_config, load_with_processor
-from .prompts import image_inputs, question_inputs
+from .prompts import image_inputs, on_device, question_inputs
+from .towers import images_for, is_tower, load_tower
 
 VISUAL_TOKENS = 256  # about so many in each random image of a family that takes images of any size
 TEXT_TOKENS = 16
+SIDE = 224  # of random pictures, which an image processor resizes
 
 
 def pictured(name: str, images: list[Image.Image], text: str, dtype, device) -> tuple[nn.Module, dict]:
@@ -36,16 +37,25 @@ def pictured(name: str, images: list[Image.Image], text: str, dtype, device) -> 
 
 
 def random_weights(name: str, rows: int, dtype, device, seed: int) -> tuple[nn.Module, dict]:
-    """A model of a geometry known by name, or of a folder's config.json, and random images for it."""
+    """A model of a geometry known by name, or of a folder's config.json, and random images for it.
+
+    Of a model with two towers the vision tower. Raises UsageError for what cannot be had, as for a folder
+    without a processor where the config alone does not say what a prompt is made of.
+    """
     torch.manual_seed(seed)
-    family = load_config(name, "random").model_type
-    if family.startswith("clip"):
-        model = clip.load_model(name, "random", dtype, None, device)
-        size = model.config.image_size
-        numbers = torch.Generator().manual_seed(seed)
-        images = torch.randn(rows, 3, size, size, generator=numbers)
-        return model, {"pixel_values": images.to(device, dtype)}
-    if family not in GEOMETRIES:
-        raise UsageError(f"no random weights are made for model_type {family!r}; choose a trained model")
-    model = vlm.load_model(name, "random", dtype, None, device)
-    return model, vlm.inputs_for(model, rows, TEXT_TOKENS, VISUAL_TOKENS, seed)[0]
+    config = load_config(name, "random")
+    if is_tower(config):
+        tower = load_tower(name, "random", dtype, None, device)
+        return tower.model, on_device(tower.model, images_for(tower, name, "random", noise(rows, seed)))
+    config = vlm.config_of(name, "random")
+    batches = batches_for(config, name)
+    model = vlm.load_model(name, config, "random", dtype, None, device)
+    batches.look(model)
+    return model, batches(model, rows, TEXT_TOKENS, VISUAL_TOKENS if batches.any_size else None, seed)[0]
+
+
+def noise(count: int, seed: int) -> list[Image.Image]:
+    """Random pictures."""
+    numbers = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, SIDE, SIDE, 3), generator=numbers, dtype=torch.uint8)
+    return [Image.fromarray(one.numpy()) for one in pixels]

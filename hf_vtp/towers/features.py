@@ -8,28 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from ..config import VTPConfig
+from ..pruning.registry import OF_LAYERS
 from ..pruning.run import Group, Run
-from ..pruning.stage import prune
+from ..pruning.stage import needs, prune
 from ..pruning.tokens import VisionTokens
 from .rows import Grid, TowerRow
 from .tower import Tower
-
-ABSENT = {"query", "key", "value", "attention", "cls"}  # what only a tower's layers have
 
 
 class Features(Tower):
     """Stands where a tower stands; its only stage sees the rows that the language model would read."""
 
     def __init__(self, inner: nn.Module, config: VTPConfig):
-        stages = config.stages(1, 0, "the features, which have one stage", has_output=True)
-        super().__init__(TowerRow("", ""), inner, config, stages)
-        missing = sorted(self.needs & ABSENT)
+        config = config.after_features()
+        missing = sorted(needs(config) & OF_LAYERS)
         if missing:
             raise ValueError(
                 f"method {config.method!r} reads {missing[0]} of a vision tower's layers, and how those of "
                 f"{type(inner).__name__} are laid out is not known; choose a method that needs none, see "
-                "list_methods()"
+                "after_features in list_methods()"
             )
+        stages = config.stages(1, 0, "the features, which have one stage", has_output=True)
+        super().__init__(TowerRow("", ""), inner, config, stages)
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -14,29 +13,31 @@ from ..names import Argument
 from ..pruning.run import Group, Run
 from ..pruning.stage import observe, prune
 from ..pruning.tokens import VisionTokens, take
-from . import states
+from . import masks, pooling, states
 from .cells import Cells
-from .layer_hooks import LayerHooks, refuse_replay
+from .layer_hooks import LayerHooks
+from .masks import MaskAttention, Narrowed, OwnConfigs
+from .places import Places
 from .rows import Grid, TowerRow, find
-from .states import scattered
 from .tower import Tower
-
-TAKES_BIAS = ("eager", "sdpa", "flex_attention")  # attention that adds a float mask to its logits
 
 
 @dataclass
-class Narrowed:
-    """What the layers after one stage are handed."""
+class Part:
+    """What a layer made of images of one grid."""
 
-    positions: Tensor | None = None  # [B, K] tokens that were kept, -1 for padding; None = all
-    index: Tensor | None = None  # [B, P + K·M] rows of the unpruned sequence, once somebody asked for them
-    bias: Tensor | None = None  # [B, 1, 1, P + K·M] added to the logits of each key
-    mask: Tensor | None = None  # the tower's own, with the bias
-    rope: tuple[Tensor, ...] | None = None  # the tower's own
+    entered: Group  # what of them is there
+    hidden_states: Tensor  # [B, P + N·M, D]
+    recorded: dict[str, Tensor]  # outputs of its projections, and its rotary positions
+    seen: dict[int, Tensor]  # [B, N] by layer, what a method asked to observe
+
+    def seen_of_kept(self, group: Group) -> dict[int, Tensor]:
+        """The same of what a stage kept, [B, K]."""
+        return {layer: take(x, group.outcome.keep.clamp(min=0)) for layer, x in self.seen.items()}
 
 
-class PlainTower(Tower):
-    """Patches of one size of image, in raster order, behind prefix tokens; absorbed tokens weigh as keys.
+class PlainTower(Places, Tower):
+    """Patches of one size of image, in raster order, after prefix tokens; absorbed tokens weigh as keys.
 
     Tokens are patches, or where a projector needs the grid, cells of `cell` x `cell` patches that leave
     together. A run's layout is a dict of Narrowed by stage.
@@ -57,7 +58,14 @@ class PlainTower(Tower):
         self.masks = self.weighs or self.adaptive  # later layers get a mask
         self.mask = Argument(self.layers[0], "attention_mask")
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
-        self.own_configs = {}  # of attentions that run on SDPA meanwhile, by layer
+        self.own_configs = OwnConfigs(self)
+        self.attention_mask = Argument(self.attention(self.layers[0]), "attention_mask")
+
+    def restore(self, projector: nn.Module) -> list:
+        """Hooks that give a projector the grid it needs, and mark its rows of tokens that were dropped."""
+        from .restore import Restore
+
+        return Restore(self, projector).attach()
 
     def attention(self, layer: nn.Module) -> nn.Module:
         """A layer's attention."""
@@ -68,11 +76,12 @@ class PlainTower(Tower):
         return states.projections(self.attention(layer), self.row.projections, wanted)
 
     def rope(self, args: tuple, kwargs: dict) -> tuple[Tensor, ...] | None:
-        return self.position_embeddings.of(args, kwargs)
+        rope = self.position_embeddings.of(args, kwargs)
+        return rope and tuple(x.rope if isinstance(x, states.PerImage) else x for x in rope)
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         grids = self.row.grids(self.module, states.arguments(self.module, args, kwargs))
-        return Run([self.cells.grid(grid) for grid in grids], {}), kwargs
+        return Run([self.cells.grid(grid) for grid in grids]), kwargs
 
     def input_grids(self, name: str, arguments: dict) -> list[Grid] | None:
         """Grids of the images in an argument of the whole model, None where there are none."""
@@ -87,109 +96,78 @@ class PlainTower(Tower):
         return projector(content)
 
     def prune(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> Tensor:
-        p, entered = self.num_prefix_tokens, self.entered(run, layer)
-        amounts = self.amounts(layer, math.prod(run.grids[0]))
-        num_tokens = (hidden_states.shape[1] - p) // self.cells.size
-        if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
-            run.stages[layer] = [replace(entered, outcome=None)]
-            run.layout[layer] = run.layout.get(self.layer_hooks[layer].previous_stage, Narrowed())
-            return hidden_states
-        tokens = self.tokens(run, layer, hidden_states, recorded, **amounts)
-        replayed = run.stages.get(layer)
-        outcome = prune(tokens, self.config, replayed[0].outcome if replayed else None)
-        kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
-        narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
-        if replayed is None:
-            outcome.hidden_states = None
-            index = outcome.keep.clamp(min=0) if self.adaptive else outcome.keep
-            positions = index if entered.positions is None else take(entered.positions, index)
-            sizes = outcome.sizes
-            if self.adaptive:
-                positions = positions.where(outcome.keep >= 0, -1)
-                sizes = (outcome.keep >= 0).float() if sizes is None else sizes
-            run.stages[layer] = [Group(entered.images, positions, sizes, outcome)]
-            run.seen = {watched: take(x, index) for watched, x in run.seen.items()}
-            run.layout[layer] = Narrowed(positions, bias=self.key_bias(sizes, narrowed.dtype))
+        before = run.stages.get(layer)
+        part = Part(self.entered(run, layer), hidden_states, recorded, run.seen)
+        narrowed, group = self.pruned(run, layer, part, before[0] if before else None)
+        if before is None:
+            run.stages[layer] = [group]
+            if group.outcome is None:
+                run.layout[layer] = run.layout.get(self.layer_hooks[layer].previous_stage, Narrowed())
+                return narrowed
+            run.seen = part.seen_of_kept(group)
+            run.layout[layer] = Narrowed(group.positions, bias=self.key_bias(group.sizes, narrowed.dtype))
         return narrowed
 
+    def pruned(self, run: Run, layer: int, part: Part, replayed: Group | None) -> tuple[Tensor, Group]:
+        """The narrowed output of a stage's layer, [B, P + K·M, D], and what it kept."""
+        p, entered, hidden_states = self.num_prefix_tokens, part.entered, part.hidden_states
+        amounts = self.amounts(layer, math.prod(run.grids[entered.images[0]]))
+        num_tokens = (hidden_states.shape[1] - p) // self.cells.size
+        if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
+            return hidden_states, replace(entered, outcome=None)
+        tokens = self.tokens(run, layer, part, **amounts)
+        outcome = prune(tokens, self.config, replayed.outcome if replayed else None)
+        kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
+        narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
+        if replayed is not None:
+            return narrowed, replayed
+        outcome.hidden_states = None
+        index = outcome.keep.clamp(min=0) if self.adaptive else outcome.keep
+        positions = index if entered.positions is None else take(entered.positions, index)
+        sizes = outcome.sizes
+        if self.adaptive:
+            positions = positions.where(outcome.keep >= 0, -1)
+            sizes = (outcome.keep >= 0).float() if sizes is None else sizes
+        return narrowed, Group(entered.images, positions, sizes, outcome)
+
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
-        num_tokens = (hidden_states.shape[1] - self.num_prefix_tokens) // self.cells.size
-        tokens = self.tokens(run, layer, hidden_states, recorded, num_keep=num_tokens)
-        run.seen[layer] = observe(tokens, self.watched[layer])
+        part = Part(self.entered(run, layer), hidden_states, recorded, run.seen)
+        run.seen[layer] = observe(self.tokens(run, layer, part), self.watched[layer])
 
     def entered(self, run: Run, layer: int) -> Group:
         """What the stage before kept."""
         previous = self.layer_hooks[layer].previous_stage
         return Group(range(len(run.grids)), None, None, None) if previous is None else run.stages[previous][0]
 
-    def tokens(
-        self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor], **amounts
-    ) -> VisionTokens:
-        """The view of all images' tokens after a layer, whose output is [B, P + N·M, D]."""
-        entered, p = self.entered(run, layer), self.num_prefix_tokens
+    def tokens(self, run: Run, layer: int, part: Part, num_keep: int = 1, **amounts) -> VisionTokens:
+        """The view of tokens after a layer."""
+        entered, p = part.entered, self.num_prefix_tokens
+        grid = run.grids[entered.images[0]]
         padded = self.adaptive and entered.positions is not None
-        whole = run.grids[0] if entered.positions is None else None  # cells are still in raster order
-        views = states.heads(recorded, self.attention(self.layers[layer]), self.module.config, self.needs)
+        whole = grid if entered.positions is None else None  # cells are still in raster order
+        attention = self.attention(self.layers[layer])
+        views = states.heads(part.recorded, attention, self.module.config, self.needs)
         views = {name: self.cells.in_order(x, whole, p, dim=2) for name, x in views.items()}
         return VisionTokens(
-            **self.cells.view(self.cells.in_order(hidden_states, whole, p, dim=1)[:, p:]),
-            grid=run.grids[0],
+            **self.cells.view(self.cells.in_order(part.hidden_states, whole, p, dim=1)[:, p:]),
+            num_keep=num_keep,
+            grid=grid,
             positions=entered.positions,
             sizes=entered.sizes,
             valid=entered.positions >= 0 if padded else None,
             num_prefix_tokens=p,
             layer=layer,
-            seen=run.seen,
+            seen=part.seen,
             **amounts,
             **({} if self.call.text is None else self.call.text.of(entered.images)),
             **views,
         )
 
-    def positions(self, run: Run) -> Tensor | None:
-        """Tokens that a forward kept of each image, [B, K], -1 for padding; None = all."""
-        return run.stages[max(self.stages)][0].positions
-
-    def kept(self, run: Run) -> Tensor | None:
-        """The same as bool [B, N]."""
-        positions = self.positions(run)
-        if positions is None:
-            return None
-        n = math.prod(run.grids[0])
-        kept = torch.zeros(len(positions), n + 1, dtype=torch.bool, device=positions.device)
-        return kept.scatter(1, positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
-
-    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
-        """[B, P + K·M, D] as [B, P + N·M, D] in raster order, zeros where a token was dropped.
-
-        States of before the last stage, which have other lengths, stay as they are.
-        """
-        narrowed, p = run.layout[max(self.stages)], self.num_prefix_tokens
-        index = self.index(run, narrowed)
-        if hidden_states.shape[1] != index.shape[1]:
-            return hidden_states
-        padding = (narrowed.positions < 0).repeat_interleave(self.cells.size, dim=1)
-        index = index.masked_fill(torch.nn.functional.pad(padding, (p, 0)), -1)
-        return scattered(hidden_states, index, p + math.prod(run.grids[0]) * self.cells.size)
-
-    def index(self, run: Run, narrowed: Narrowed) -> Tensor:
-        """Rows of the unpruned sequence that the layers after a stage still have, [B, P + K·M]."""
-        if narrowed.index is None:
-            narrowed.index = self.cells.rows(narrowed.positions, run.grids[0], self.num_prefix_tokens)
-        return narrowed.index
-
     def key_bias(self, sizes: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """Added to the logits of each key, [B, 1, 1, P + K·M]: log(size); for padding, all it takes."""
+        """Added to the logits of each key, [B, 1, 1, P + K·M]; None where all weigh the same."""
         if sizes is None or not self.masks:
             return None
-        # Not as one more channel of queries and keys, which would say the same without a mask: under a CPU's
-        # SDPA the bias adds 3 to 8 % to an attention, the channel 9 to 69 % (bench_weighted.py). No
-        # GPU was measured.
-        weight = sizes.log() if self.weighs else torch.zeros_like(sizes)
-        weight = weight.to(dtype)  # before the fill: the least of float64 is beyond float32
-        if self.adaptive:
-            weight = weight.masked_fill(sizes == 0, torch.finfo(dtype).min)
-        weight = weight.repeat_interleave(self.cells.size, dim=1)
-        return torch.nn.functional.pad(weight, (self.num_prefix_tokens, 0))[:, None, None]
+        return masks.key_bias(sizes, self.weighs, self.num_prefix_tokens, self.cells.size, dtype)
 
     def narrow(self, run: Run, hooks: LayerHooks, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         narrowed = run.layout[hooks.previous_stage]
@@ -197,10 +175,13 @@ class PlainTower(Tower):
             return args, kwargs
         rope = self.rope(args, kwargs)
         if rope is not None:
-            if narrowed.rope is None:
-                index = self.index(run, narrowed)
-                narrowed.rope = states.narrow_rope(rope, index, self.num_prefix_tokens)
+            if narrowed.rope is None or rope[0].requires_grad:  # MLCD's is learned; layers are run again
+                full = self.num_prefix_tokens + math.prod(run.grids[0]) * self.cells.size
+                rope = states.narrow_rope(rope, self.index(run, narrowed), full)
+                narrowed.rope = tuple(self.row.rope(x) for x in rope)
             args, kwargs = self.position_embeddings.put(narrowed.rope, args, kwargs)
+        if not self.mask.taken:  # then it goes to the attention, see attach
+            return args, kwargs
         return self.narrow_mask(run, narrowed, self.mask, args, kwargs)
 
     def narrow_mask(
@@ -211,54 +192,29 @@ class PlainTower(Tower):
         if given is None and narrowed.bias is None:
             return args, kwargs
         if narrowed.mask is None:
-            if given is None:  # expanded: flex attention indexes the query axis
-                narrowed.mask = narrowed.bias.expand(-1, -1, narrowed.bias.shape[-1], -1)
+            if given is None:
+                narrowed.mask = masks.expanded(narrowed.bias)
             else:
-                narrowed.mask = states.narrow_mask(given, self.index(run, narrowed), narrowed.bias)
+                narrowed.mask = masks.narrow_mask(given, self.index(run, narrowed), narrowed.bias)
         return mask.put(narrowed.mask, args, kwargs)
+
+    def weighed(self, run: Run, hidden_states: Tensor) -> Tensor:
+        """The tower's tokens [B, P + K, D] such that their mean over patches weighs each by its size."""
+        sizes = run.stages[max(self.stages)][0].sizes
+        return pooling.weighed(hidden_states, sizes, self.num_prefix_tokens)
 
     def attach(self) -> None:
         super().attach()
+        if self.masks and self.row.head:
+            self.handles += pooling.attach(self, find(self.module, self.row.head))
         if self.masks and not self.mask.taken:  # such layers call their attention without a mask
-            for hooks in self.layer_hooks:
-                if hooks.previous_stage is not None:
-                    attention = self.attention(hooks.layer)
-                    handle = attention.register_forward_pre_hook(MaskAttention(self, hooks), with_kwargs=True)
-                    self.handles.append(handle)
+            later = [hooks for hooks in self.layer_hooks if hooks.previous_stage is not None]
+            self.handles += [MaskAttention(self, hooks).attach() for hooks in later]
 
     def bind(self, hooks: LayerHooks) -> None:
-        """FlashAttention takes no mask of floats: where there is one it gives way to SDPA."""
-        if hooks.previous_stage is None or not self.masks:
-            return
-        attention, native = self.attention(hooks.layer), self.module.config
-        if attention.config is not native and attention.config is not self.own_configs.get(hooks.index):
-            return
-        if native._attn_implementation in TAKES_BIAS:
-            attention.config = native
-        elif attention.config is native:
-            attention.config = self.own_configs[hooks.index] = copy.copy(native)
-            attention.config._attn_implementation = "sdpa"
+        if self.masks and hooks.previous_stage is not None:
+            self.own_configs.bind(hooks)
 
     def detach(self) -> None:
         super().detach()
-        for index in self.own_configs:
-            self.attention(self.layer_hooks[index].layer).config = self.module.config
-        self.own_configs = {}
-
-
-class MaskAttention:
-    """Hands an attention the mask that its layer does not take."""
-
-    def __init__(self, tower: PlainTower, hooks: LayerHooks):
-        self.tower, self.hooks = tower, hooks
-        self.mask = Argument(tower.attention(hooks.layer), "attention_mask")
-
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        run = self.hooks.call.run
-        if run is None:
-            refuse_replay(module)
-            return args, kwargs
-        narrowed = run.layout[self.hooks.previous_stage]
-        if narrowed.positions is None:
-            return args, kwargs
-        return self.tower.narrow_mask(run, narrowed, self.mask, args, kwargs)
+        self.own_configs.detach()

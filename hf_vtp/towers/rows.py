@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ..config import VTPConfig
@@ -38,6 +38,10 @@ def grids_of_pixels(module: nn.Module, arguments: dict) -> list[Grid]:
     return [(1, pixels.shape[-2] // height, pixels.shape[-1] // width)] * pixels.shape[0]
 
 
+def _as_they_are(rope: Tensor) -> Tensor:
+    return rope
+
+
 @dataclass(frozen=True)
 class TowerRow:
     """A vision tower with a batch axis, described by where its parts are.
@@ -50,7 +54,8 @@ class TowerRow:
         prefix: tokens in front of the patches, [CLS] and registers; a number, or a function of the config.
         grids: a function of the tower and its forward's arguments: the grid of each image.
         cls: whether the first of the prefix tokens is a [CLS] token.
-        head: path from the tower to the module that pools all its tokens; "" if there is none.
+        rope: what a layer takes for rotary positions [B, 1, K, d] of images that kept different tokens.
+        head: path from the tower to the module that pools all its tokens, see pooling.py; "" if none does.
         alone: whether the tower can be pruned without a language model.
         pattern: the class that prunes it; None for PlainTower.
     """
@@ -61,6 +66,7 @@ class TowerRow:
     prefix: int | Callable[[object], int] = 1
     grids: Callable[[nn.Module, dict], list[Grid]] = grids_of_pixels
     cls: bool = True
+    rope: Callable[[Tensor], object] = _as_they_are
     head: str = ""
     alone: bool = True
     pattern: type[Tower] | None = None

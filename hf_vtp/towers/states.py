@@ -1,8 +1,6 @@
-"""What surrounds an attention: its projections, heads, rotary positions and masks."""
+"""What surrounds an attention: its projections, heads and rotary positions."""
 
 from __future__ import annotations
-
-import sys
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +39,16 @@ def heads(
             recorded.pop("full_value")
     found = {name: x.unflatten(-1, (count, -1)).transpose(1, 2) for name, x in recorded.items()}
     if rope is not None and "attention" in needs:
-        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-        found["full_query"], found["full_key"] = rotate(found["full_query"], found["full_key"], *rope)
+        for name in WANTED[:2]:
+            found[name] = rotated(found[name], *rope)
     return found
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries or keys [B, H, L, d] turned by rotary positions [..., K, d], the last K tokens of each."""
+    front, x = x.tensor_split([x.shape[2] - cos.shape[-2]], dim=2)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([front, x * cos + torch.cat([-second, first], dim=-1) * sin], dim=2)
 
 
 def num_heads(attention: nn.Module, config: object) -> int:
@@ -52,38 +57,33 @@ def num_heads(attention: nn.Module, config: object) -> int:
     return config.num_attention_heads if count is None else count
 
 
-def narrow_rope(rope: tuple[Tensor, ...], index: Tensor, prefix: int) -> tuple[Tensor, ...]:
-    """Rotary positions, [N, d] of patches or [1 or B, N, d], of each image's tokens `index` [B, P + K].
+def narrow_rope(rope: tuple[Tensor, ...], index: Tensor, length: int) -> tuple[Tensor, ...]:
+    """Rotary positions of each image's tokens `index` [B, P + K] among `length`, [B, 1, K, d].
 
-    Returns [B, 1, K, d], which broadcasts over heads, of the first form and [B, K, d] of the second.
+    They are [N, d] or [1 or B, N, d], of all tokens or of the last N, and broadcast over heads afterwards.
     """
-    patches = index[:, prefix:] - prefix
-    if rope[0].dim() == 2:
-        return tuple(x[patches].unsqueeze(1) for x in rope)
-    rows = torch.arange(len(patches), device=patches.device)[:, None]
-    return tuple(x.expand(len(patches), -1, -1)[rows, patches] for x in rope)
+    bare = length - rope[0].shape[-2]  # prefix tokens that are not rotated
+    patches = (index[:, bare:] - bare).unsqueeze(-1)
+    return tuple(
+        x.expand(len(index), -1, -1).gather(1, patches.expand(-1, -1, x.shape[-1])).unsqueeze(1) for x in rope
+    )
 
 
-def narrow_mask(given: Tensor, index: Tensor, bias: Tensor | None) -> Tensor:
-    """A tower's own mask for the rows `index` [B, L'], with the logarithms of sizes `bias` [B, 1, 1, L'].
+class PerImage:
+    """Rotary positions [B, 1, K, d] for attention that takes [K, d] and puts the batch in front itself."""
 
-    The mask is [B, L] where a kernel takes no bias, else [1 or B, 1 or H, L or 1, L], of bools or of what is
-    added to logits.
-    """
-    index = index.to(given.device)
-    if given.dim() == 2:
-        return given.gather(1, index)
-    rows = index[:, None, None].expand(-1, given.shape[1], given.shape[2], -1)
-    mask = given.expand(len(index), -1, -1, -1).gather(-1, rows)
-    if mask.shape[2] > 1:
-        columns = index[:, None, :, None].expand(-1, given.shape[1], -1, mask.shape[-1])
-        mask = mask.gather(2, columns)
-    if bias is None:
-        return mask
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill(~mask, torch.finfo(bias.dtype).min)
-    least = torch.finfo(mask.dtype).min  # a sum of two would be infinite, and a row of such is NaN
-    return (mask + bias.to(mask.dtype)).clamp(min=least).expand(-1, -1, index.shape[1], -1)
+    def __init__(self, rope: Tensor):
+        self.rope = rope
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self.rope.squeeze(1)
+
+
+class PerHead(PerImage):
+    """The same for attention whose heads stand before the tokens, [B, H, K, d]."""
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self.rope
 
 
 def scattered(x: Tensor, index: Tensor, length: int) -> Tensor:

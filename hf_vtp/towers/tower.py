@@ -16,7 +16,7 @@ from ..pruning.stage import adaptive, needs, watched, weighs
 from ..pruning.tokens import num_keep
 from ..stats import VTPStats, collect
 from .layer_hooks import LayerHooks
-from .rows import TowerRow, find
+from .rows import Grid, TowerRow, find
 
 
 @dataclass
@@ -27,6 +27,7 @@ class TowerCall:
     text: Text | None = None  # of the prompts around the images
     text_around: Callable[[dict], Text] | None = None  # makes it of the number of tokens of each image
     last: Run | None = None  # of this thread's last forward that came to its end
+    grids: list[Grid] | None = None  # in patches, of what is about to be encoded
 
 
 class Tower:
@@ -95,11 +96,11 @@ class Tower:
         """What VisionTokens says of how many of an image's (or frame's) `num_tokens` a stage is to keep."""
         config, last = self.config, max(self.stages)
         bounds = {"min_keep": config.min_keep, "max_keep": config.max_keep}
-        before = max((stage for stage in self.stages if stage < layer), default=None)
+        before = [stage for stage in self.stages if stage < layer]
         return {
             "num_keep": num_keep(num_tokens, self.stages[layer], **bounds),
             "target": num_keep(num_tokens, self.stages[last], **bounds),
-            "share": self.stages[layer] / (1.0 if before is None else self.stages[before]),
+            "share": self.stages[layer] / (self.stages[max(before)] if before else 1.0),
             "remaining": last - layer,
             "pooled": self.pooled,
             **bounds,
@@ -116,6 +117,9 @@ class Tower:
     def rope(self, args: tuple, kwargs: dict) -> tuple[Tensor, ...] | None:
         """The rotary positions among a layer's arguments, None where it takes none."""
         return kwargs.get("position_embeddings")
+
+    def expect(self, name: str, arguments: dict) -> None:
+        """What is about to be encoded is an argument of the whole model."""
 
     def counts(self, grids: list[tuple[int, int, int]]) -> list[int]:
         """Tokens of images with these grids of patches."""

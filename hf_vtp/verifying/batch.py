@@ -5,17 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..families.read_states import NAMES
 from .case import Case
 
-GRIDS = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
-PER_VIDEO = ("second_per_grid_ts",)
+OF_VIDEOS = ("video", "second_per_grid")  # parts of names of arguments that speak of videos
 PAD = 3  # columns put in front of a single row
 
 
 def images_of_rows(case: Case) -> dict[str, list[list[int]]]:
     """By argument with pixels, the images that each row of the prompt holds."""
     ids, found = case.inputs["input_ids"], {}
-    names = {token: name for name, token in case.media.items()}
     for encoding in case.baseline.encodings:
         counts = (ids == getattr(case.model.config, encoding.token)).sum(dim=1).tolist()
         sizes, image, rows = [len(rows) for rows in encoding.features], 0, []
@@ -26,7 +25,7 @@ def images_of_rows(case: Case) -> dict[str, list[list[int]]]:
                 count -= sizes[image]
                 image += 1
             rows.append(row)
-        found[names[encoding.token]] = rows
+        found[encoding.pixels] = rows
     return found
 
 
@@ -38,28 +37,46 @@ def row_alone(case: Case, r: int) -> dict:
     for name, x in case.inputs.items():
         if isinstance(x, Tensor) and x.shape == ids.shape:
             inputs[name] = x[r : r + 1, stays.to(x.device)]
+        elif isinstance(x, Tensor) and name.startswith("batch_"):  # an entry for each row
+            inputs[name] = x[r : r + 1]
     for name, rows in images_of_rows(case).items():
-        select_images(inputs, name, rows[r])
+        images, count = rows[r], sum(map(len, rows))
+        if inputs[name].dim() == 5 and inputs.get("pixel_attention_mask") is not None:
+            images, count = [r] if images else [], len(ids)  # an entry a row, with all its images
+        select_images(inputs, name, speaking_of(case, name), images, count)
     return inputs
 
 
-def select_images(inputs: dict, name: str, images: list[int]) -> None:
-    """Leave only these images of an argument with pixels, and of what speaks of the same images."""
-    grid = GRIDS.get(name)
-    speaking = [k for k in (grid, *(PER_VIDEO if name == "pixel_values_videos" else ())) if k in inputs]
-    if not images:
-        for key in (name, *speaking):
-            inputs.pop(key)
-        return
-    if grid in inputs:
-        parts = inputs[name].split(inputs[grid].prod(dim=-1).tolist())
-        inputs[name] = torch.cat([parts[i] for i in images])
-    else:
-        inputs[name] = inputs[name][images]
+def speaking_of(case: Case, name: str) -> list[str]:
+    """The arguments that have an entry for each of the images in an argument with pixels, itself first."""
+    shape, of_video = case.inputs["input_ids"].shape, name == "pixel_values_videos"
+    found = [
+        key
+        for key in case.adapter.media_names(case.inputs)
+        if any(part in key for part in OF_VIDEOS) == of_video
+        and key not in (name, *NAMES)
+        and getattr(case.inputs[key], "shape", ()) != shape
+    ]
+    return [name, *sorted(found)]
+
+
+def select_images(inputs: dict, name: str, speaking: list[str], images: list[int], count: int) -> None:
+    """Leave only these of `count` images in an argument with pixels, and in what speaks of the same."""
+    grid = next((inputs[key] for key in speaking if key.endswith("_grid_thw")), None)
+    if grid is None and count % len(inputs[name]) == 0:  # each may hold several that are images of their own
+        several, count = count // len(inputs[name]), len(inputs[name])
+        images = sorted({image // several for image in images})
     for key in speaking:
-        inputs[key] = (
-            inputs[key][images] if isinstance(inputs[key], Tensor) else [inputs[key][i] for i in images]
-        )
+        x = inputs[key]
+        parts = x.split(grid.prod(dim=-1).tolist()) if key == name and grid is not None else x
+        if not isinstance(x, Tensor | list) or len(parts) != count:
+            continue
+        if not images:
+            inputs.pop(key)
+        elif key == name and grid is not None:  # patches of all images in one sequence
+            inputs[key] = torch.cat([parts[i] for i in images])
+        else:
+            inputs[key] = x[images] if isinstance(x, Tensor) else [x[i] for i in images]
 
 
 def with_neighbour(case: Case, alone: dict) -> dict:

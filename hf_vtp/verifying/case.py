@@ -10,24 +10,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..apply import vtp, vtp_stats
+from ..apply import applied, vtp, vtp_stats
 from ..config import VTPConfig
 from ..families import adapter_for
-from ..families.placeholder import PlaceholderModel
-from ..names import parameters
+from ..families.placeholder import LANGUAGE, PlaceholderModel
+from ..names import parameters, with_pixels_named
+from ..prompts.refusals import steps_over_masks
 from ..pruning.stage import weighs
 from ..stats import VTPStats
-
-
-@dataclass
-class Encoding:
-    """One call of a model's encoder of images or videos."""
-
-    token: str  # attribute of the config with the placeholder's id
-    encoder: str  # the method's name
-    args: tuple
-    kwargs: dict
-    features: list[Tensor]  # [P + N, D] of each image, as the call returned them
+from ..towers.features import Features
+from ..towers.rows import find
+from .encodings import Encoding, recording
 
 
 @dataclass
@@ -42,6 +35,8 @@ class Seen:
     encodings: list[Encoding] = field(default_factory=list)
     last_layer: Tensor | None = None  # [B, P + N, D] of a tower without a language model
     stats: VTPStats | None = None
+    num_images: list[int] = field(default_factory=list)  # of the tower's, by encoding; tiles are several
+    served: list[Tensor] = field(default_factory=list)  # [K, D] by encoding, what was kept after the features
     # by stage, the output of its layer in each run of the tower; only where it cannot be worked out
     contents: dict[int, list[Tensor]] = field(default_factory=dict)
 
@@ -58,14 +53,14 @@ class Case:
         self.tower = self.adapter.tower
         self.prompted = isinstance(self.adapter, PlaceholderModel)
         self.media = self.adapter.media if self.prompted else {"pixel_values": ""}
-        if all(inputs.get(name) is None for name in self.media):
-            raise ValueError(f"the inputs hold no image; give what the processor returned, with {self.names}")
         device = model.device
         self.inputs = {
             name: x.to(device) if isinstance(x, Tensor) and device.type != "meta" else x
-            for name, x in inputs.items()
+            for name, x in with_pixels_named(inputs).items()
             if x is not None and name != "labels"  # of whole prompts, whose logits are not made
         }
+        if all(name not in self.inputs for name in self.media):
+            raise ValueError(f"the inputs hold no image; give what the processor returned, with {self.names}")
 
     @property
     def names(self) -> str:
@@ -86,9 +81,29 @@ class Case:
         return weighs(self.config)
 
     @property
+    def last_logits(self) -> dict[str, int]:
+        """What asks a forward for the logits of the last column only."""
+        return {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
+
+    @property
+    def decodes(self) -> bool:
+        """Whether what comes out is a decoder's, whose columns are not those of the prompt."""
+        return self.prompted and self.model.config.is_encoder_decoder
+
+    @property
     def inner(self) -> nn.Module:
         """What puts image features into the prompt."""
         return self.adapter.inner
+
+    @property
+    def language(self) -> nn.Module:
+        """What reads the prompt's embeddings."""
+        return find(self.inner, LANGUAGE)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the language model has layers in which masked columns leave traces."""
+        return self.prompted and steps_over_masks(self.model.config.get_text_config())
 
     @functools.cached_property
     def baseline(self) -> Seen:
@@ -105,71 +120,77 @@ class Case:
         """A forward of the model that is pruned now, with its statistics."""
         contents: dict[int, list[Tensor]] = {}
         with ExitStack() as stack:
-            if not (self.drops or self.weighs):
-                layers = self.tower.layers
+            layers = self.tower.layers
+            if len(layers) and not (self.drops or self.weighs):
                 for i in self.tower.stages:
                     kept = contents.setdefault(i, [])
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))
             seen = self.look(inputs)
         seen.stats, seen.contents = vtp_stats(self.model), contents
+        if self.prompted:
+            seen.num_images = [len(run.grids) for run in applied(self.model).runs]
         return seen
 
     def look(self, inputs: dict) -> Seen:
         """A forward of the model as it is now."""
-        told = {"logits_to_keep": 1} if "logits_to_keep" in parameters(type(self.model).forward) else {}
-        hidden: list = []
+        hidden, served = [], []
         with ExitStack() as stack:
             if self.prompted:
-                encodings = stack.enter_context(recording(self.inner, self.media))
+                encodings = stack.enter_context(recording(self.adapter, inputs, served))
                 module = self.inner
             else:
                 encodings, module = [], self.tower.layers[-1]
             stack.enter_context(after(module, lambda module, args, output: hidden.append(output)))
-            output = self.model(**{**inputs, **told}, return_dict=True)
+            output = self.model(**{**inputs, **self.last_logits}, return_dict=True)
         if not self.prompted:
             last = hidden[-1][0] if isinstance(hidden[-1], tuple) else hidden[-1]
             return Seen(flat(output), last_layer=last)
         outputs = {"hidden states": hidden[-1].last_hidden_state}
         if self.model is not self.inner:
             outputs["logits"] = output.logits
-        return Seen(outputs, encodings)
+        return Seen(outputs, encodings, served=served)
 
     def features(self, seen: Seen) -> list[Tensor]:
-        """Of each image what a language model is given, or else the last layer's output, [P + N, D]."""
+        """Of each image what a language model is given, or else the last layer's output, [T, D]."""
         if not self.prompted:
             return list(seen.last_layer)
         return [rows for encoding in seen.encodings for rows in encoding.features]
 
+    @property
+    def marked(self) -> bool:
+        """Whether features come with a row for each placeholder, NaN where the tower dropped a token."""
+        return self.prompted and not isinstance(self.tower, Features)
+
     def kept(self, seen: Seen) -> list[Tensor]:
-        """Which rows of each image's unpruned features the pruned model says that it kept, ascending."""
-        kept = []
-        for n, keep, rows in zip(
-            seen.stats.num_tokens, seen.stats.keep_indices, self.features(self.baseline), strict=True
-        ):
-            prefix = len(rows) - n
-            kept.append(torch.cat([torch.arange(prefix, device=keep.device), keep + prefix]))
-        return kept
+        """Which rows of each image's unpruned features the pruned model kept, ascending."""
+        if self.marked:
+            return [torch.nonzero(~rows.isnan().any(dim=-1))[:, 0] for rows in self.features(seen)]
+        return self.named(seen)
+
+    def named(self, seen: Seen) -> list[Tensor]:
+        """Tokens of each of the tower's images that statistics and prefix tokens say are kept, ascending."""
+        prefix = torch.arange(self.tower.num_prefix_tokens)
+        return [torch.cat([prefix.to(keep), keep + len(prefix)]) for keep in seen.stats.keep_indices]
 
     def kept_features(self, seen: Seen) -> list[Tensor]:
-        """The rows of each image that the pruned model kept, [P + K, D]; padding and marks left out.
+        """The rows of each image that the pruned model kept, [K, D]; padding and marks left out.
 
         Raises ValueError where the marks are not where the statistics say.
         """
-        found = []
-        for rows, keep, whole in zip(
-            self.features(seen), self.kept(seen), self.features(self.baseline), strict=True
-        ):
-            marked = rows.isnan().any(dim=-1)
-            if len(rows) != len(whole) or not marked.any():
-                found.append(rows[: len(keep)])
-                continue
-            there = torch.nonzero(~marked)[:, 0]
-            if not torch.equal(there, keep.to(there.device)):
-                raise ValueError(
-                    "the tokens that came out of the tower are not those that its statistics name"
-                )
-            found.append(rows[there])
-        return found
+        if seen.served:
+            return list(torch.cat(seen.served).split(seen.stats.num_kept))
+        features, kept = self.features(seen), self.kept(seen)
+        if not self.prompted:
+            return [rows[: len(keep)] for rows, keep in zip(features, kept, strict=True)]
+        gone = {len(rows) - n for rows, n in zip(features, seen.stats.num_tokens, strict=False)}
+        if self.marked and len(features) == len(seen.stats.num_tokens) and len(gone) == 1:
+            skipped = self.tower.num_prefix_tokens - gone.pop()  # what the language model does not read
+            for rows, named in zip(kept, self.named(seen), strict=True):
+                if not torch.equal(rows, named[skipped:].to(rows) - skipped):
+                    raise ValueError(
+                        "the tokens that came out of the tower are not those that its statistics name"
+                    )
+        return [rows[keep.to(rows.device)] for rows, keep in zip(features, kept, strict=True)]
 
 
 @contextmanager
@@ -190,34 +211,6 @@ def before(module: nn.Module, hook: Callable) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def recording(inner: nn.Module, media: dict[str, str]) -> Iterator[list[Encoding]]:
-    """The calls of a model's encoders inside a `with` block, in order."""
-    calls: list[Encoding] = []
-
-    def recorder(token: str, name: str) -> Callable:
-        original = getattr(inner, name)
-
-        @functools.wraps(original)
-        def call(*args, **kwargs):
-            output = original(*args, **kwargs)
-            calls.append(Encoding(token, name, args, kwargs, list(output.pooler_output)))
-            return output
-
-        return call
-
-    names = {token: f"get_{token.removesuffix('_token_id')}_features" for token in media.values()}
-    names = {token: name for token, name in names.items() if hasattr(inner, name)}
-    own = {name: vars(inner)[name] for name in names.values() if name in vars(inner)}
-    vars(inner).update({name: recorder(token, name) for token, name in names.items()})
-    try:
-        yield calls
-    finally:
-        for name in names.values():
-            vars(inner).pop(name, None)
-        vars(inner).update(own)
 
 
 def flat(output: object, path: str = "") -> dict[str, Tensor]:

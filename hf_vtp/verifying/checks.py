@@ -5,13 +5,24 @@ from __future__ import annotations
 import torch
 
 from .. import apply as patch
-from .differences import Difference, between, largest
+from ..differences import Difference, between, largest
+from .condensed import spread
+from .encodings import Encoding
 from .footprint import Footprint
-from .full_prompt import full_mask, full_prompt, generate_positions, greedy, shown
+from .full_prompt import (
+    compared,
+    full_mask,
+    full_prompt,
+    generate_positions,
+    greedy,
+    greedy_by_hand,
+    short_prompt,
+    shown,
+)
 from .full_tower import FullTower, full_tower
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured, alike
-from .tower_runs import full_features, full_outputs
+from .tower_runs import full_encodings, full_outputs
 
 LOGITS = 1 << 24  # numbers of logits that are there at once
 
@@ -21,7 +32,7 @@ def ratio_one(case: Measured) -> Outcome:
         found = case.look(case.inputs).outputs
         stats = patch.vtp_stats(case.model)
     gone = sum(stats.num_tokens) - sum(stats.num_kept)
-    wrong = f"{gone} tokens left" if gone else ""
+    wrong = f"{gone} tokens were dropped" if gone else ""
     return Outcome(alike(found, case.baseline.outputs), case.repeated, wrong, _unsteady(case))
 
 
@@ -37,8 +48,8 @@ def undo(case: Measured) -> Outcome:
             greedy(case, case.inputs, 1)
     finally:
         patch.take_off(case.model)
-    left = before.differences()
-    wrong = f"left behind: {'; '.join(left[:3])}{' …' * (len(left) > 3)}" if left else ""
+    changed = before.differences()
+    wrong = f"remains: {'; '.join(changed[:3])}{' …' * (len(changed) > 3)}" if changed else ""
     found = alike(case.look(case.inputs).outputs, plain)
     return Outcome(found, case.repeated, wrong, _unsteady(case))
 
@@ -70,16 +81,22 @@ def prompt_rounding(case: Measured) -> Outcome:
 
 def prompt(case: Measured) -> Outcome:
     needs_prompt(case)
-    reference = full_prompt(case, case.positions)
-    seen = case.look(reference).outputs["hidden states"]
-    expected = shown(seen, reference["attention_mask"])
-    text = full_mask(case) != 0  # what stands in columns of padding is nobody's business
+    _refuse_counted(case)
+    with full_prompt(case, case.positions) as reference:
+        seen, alive = case.look(short_prompt(case, reference)).outputs, reference["attention_mask"]
+    if case.decodes:
+        return Outcome(
+            alike(case.pruned.outputs, seen), case.bounds.over(case.prompt_noise), detail=_kept(case)
+        )
+    states = spread(seen["hidden states"], alive) if case.recurrent else seen["hidden states"]
+    expected = shown(states, alive)
+    text = compared(case)  # what stands in columns of padding is nobody's business
     found, wanted = case.pruned.outputs["hidden states"][text], expected[text]  # [tokens, D]
     apart = between(found, wanted)
     head = getattr(case.model, "lm_head", None)
     if head is not None:
-        last = case.pruned.outputs["logits"][:, -1][text[:, -1]]
-        apart = apart | between(last, head(expected[:, -1][text[:, -1]]))
+        there = alive[:, -1] != 0
+        apart = apart | between(case.pruned.outputs["logits"][there, -1], seen["logits"][there, -1])
         step = max(1, LOGITS // head.out_features)
         for a, b in zip(found.split(step), wanted.split(step), strict=True):
             apart = apart | between(head(a), head(b))
@@ -90,18 +107,24 @@ def generate(case: Measured) -> Outcome:
     needs_prompt(case)
     if not hasattr(type(case.model), "generate"):
         raise NotApplicable(f"{type(case.model).__name__} does not generate")
-    if not full_mask(case)[:, -1].all():
+    _refuse_counted(case)
+    if not case.decodes and not full_mask(case)[:, -1].all():
         raise NotApplicable("Transformers generates from rows padded on the left only, and these are not")
     ids, new = case.inputs["input_ids"], case.max_new_tokens
-    if any((ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()):
+    if not case.decodes and any(
+        (ids[:, -1] == getattr(case.model.config, token)).any() for token in case.media.values()
+    ):
         raise NotApplicable("a row ends in a placeholder, and the reference needs a word to go on from")
-    reference = full_prompt(case, generate_positions(case))
+    positions = case.positions if case.decodes else generate_positions(case)
+    with full_prompt(case, positions) as reference:
+        write = greedy if case.decodes else greedy_by_hand
+        expected, expected_logits = write(case, short_prompt(case, reference), new)
     with patch.vtp(case.model, case.config):
         sequences, logits = greedy(case, case.inputs, new)
-    expected, expected_logits = greedy(case, reference, new)
-    if sequences.shape[1] != ids.shape[1] + new or not torch.equal(sequences[:, : ids.shape[1]], ids):
+    expected, prompt = expected[:, -new:], ids[:, :0] if case.decodes else ids
+    if sequences.shape[1] < prompt.shape[1] + new or not torch.equal(sequences[:, : prompt.shape[1]], prompt):
         return Outcome(Difference(), 0.0, "what generate returned does not begin with the whole prompt")
-    tokens, expected = sequences[:, -new:], expected[:, -new:]
+    tokens = sequences[:, -new:]
     equal = (tokens == expected).long().cumprod(dim=1).sum(dim=1).tolist()  # before the first other one
     worst, others, wrong = Difference(), [], ""
     for b, n in enumerate(equal):
@@ -120,13 +143,20 @@ def generate(case: Measured) -> Outcome:
 def needs_prompt(case: Measured) -> None:
     """Raise NotApplicable where there is no prompt to shorten."""
     if not case.prompted:
-        raise NotApplicable(f"{type(case.model).__name__} has no language model behind its tower")
+        raise NotApplicable(f"{type(case.model).__name__} has no language model after its tower")
     if "input_ids" not in case.inputs:
         raise NotApplicable("the inputs hold no input_ids")
 
 
+def _refuse_counted(case: Measured) -> None:
+    if case.decodes and case.config.positions == "compact":
+        raise NotApplicable("an encoder gives compact positions to a compact prompt only")
+
+
 def _reference_of(case: Measured) -> type[FullTower]:
     kind = full_tower(case.tower)
+    if case.prompted and case.adapter.after_features:
+        raise NotApplicable("tokens leave after the features, and nothing within the tower changes")
     if kind is None:
         raise NotApplicable(f"there is no reference at full length for a {type(case.tower).__name__}")
     return kind
@@ -136,7 +166,9 @@ def _tower_at_full_length(case: Measured) -> Outcome:
     kept, found = case.kept(case.pruned), case.kept_features(case.pruned)
     apart = Difference()
     if case.prompted:
-        full = full_features(case, case.pruned)
+        encodings = full_encodings(case, case.pruned)
+        full = [rows for encoding in encodings for rows in encoding.features]
+        apart = _deepstack(case, encodings)
     else:
         seen = full_outputs(case, case.pruned)
         full, outputs = list(seen.last_layer), case.pruned.outputs
@@ -148,6 +180,19 @@ def _tower_at_full_length(case: Measured) -> Outcome:
         found, (rows[keep.to(rows.device)] for rows, keep in zip(full, kept, strict=True)), strict=True
     )
     return Outcome(apart | largest(pairs), case.bounds.over(case.tower_noise), detail=_kept(case))
+
+
+def _deepstack(case: Measured, full: list[Encoding]) -> Difference:
+    """Of what DeepStack adds to the columns of kept tokens."""
+    apart, kept = Difference(), iter(case.kept(case.pruned))
+    for whole, encoding in zip(full, case.pruned.encodings, strict=True):
+        rows, start = [], 0
+        for features in encoding.features:
+            rows.append(next(kept) + start)
+            start += len(features)
+        rows = torch.cat(rows)
+        apart = apart | largest((a[rows], b[rows]) for a, b in zip(encoding.deep, whole.deep, strict=True))
+    return apart
 
 
 def _kept(case: Measured) -> str:

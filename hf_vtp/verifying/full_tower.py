@@ -7,17 +7,13 @@ and holds the group's mean.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..stats import StageStats
-from ..towers.packed import PackedTower
-from ..towers.plain import PlainTower
 from ..towers.tower import Tower
 from .case import before
 
@@ -33,12 +29,18 @@ class FullTower:
 
     def __init__(self, tower: Tower, stages: list[StageStats], weighs: bool, contents: dict[int, Tensor]):
         self.tower, self.weighs, self.contents = tower, weighs, contents
-        self.replicates = weighs and self.takes_weights
+        self.replicates = weighs and self.has_members(tower)
         self.stages = {stage.layer: stage for stage in stages}
         self.previous: StageStats | None = None
         self.places: list[Tensor] = []  # rows of the sequence that hold each token of each image, [N, M]
         self.members: list[Tensor] = []  # of each image, the group that each of its tokens is in now, [N]
         self.alive: Tensor | None = None  # bool [rows of the sequence]
+        self.weight: Tensor | None = None  # log(size) of what each row stands for, [rows of the sequence]
+
+    @classmethod
+    def has_members(cls, tower: Tower) -> bool:
+        """Whether every member of a group can stay, with the group's mean, in place of a weight."""
+        return cls.takes_weights
 
     def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
         """`places` for the arguments of the tower's forward, and the rows of the whole sequence."""
@@ -65,6 +67,7 @@ class FullTower:
         device = self.places[0].device
         self.members = [torch.arange(len(place), device=device) for place in self.places]
         self.alive = torch.ones(length, dtype=torch.bool, device=device)
+        self.weight = torch.zeros(length, device=device)
         self.previous = None
 
     def _stage(self, i: int) -> Callable:
@@ -92,13 +95,19 @@ class FullTower:
                     entered = place[self.previous.keep_indices[image].to(place.device)]
                     sizes = self.previous.sizes[image].to(place.device)
                 states[place[keep]] = mean_of(states[entered], groups, sizes, len(keep))
+                own = stage.sizes[image].log().to(self.weight)
+                self.weight[place[keep].to(own.device)] = own.unsqueeze(1)
             if not self.replicates:
                 dropped = torch.ones(len(place), dtype=torch.bool, device=place.device)
                 dropped[keep] = False
                 self.alive[place[dropped].to(self.alive.device)] = False
         if stage.layer in self.contents:
-            states[self.alive.to(states.device)] = self.contents[stage.layer]
+            states[self.remaining(stage).to(states.device)] = self.contents[stage.layer]
         return states
+
+    def remaining(self, stage: StageStats) -> Tensor:
+        """Rows of the sequence that a stage kept, in the order in which its output has them."""
+        return self.alive
 
 
 def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
@@ -111,108 +120,11 @@ def mean_of(x: Tensor, groups: Tensor, weights: Tensor, count: int) -> Tensor:
     return (total / size[:, None]).to(dtype).view(count, *shape)
 
 
-class FullPlain(FullTower):
-    """Every image a row; keys are masked by the layers' own attention mask."""
-
-    takes_weights = True
-
-    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
-        pixels = args[0] if args else kwargs["pixel_values"]
-        patch, prefix = self.tower.module.config.patch_size, self.tower.num_prefix_tokens
-        n = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
-        self.length = prefix + n
-        first = torch.arange(prefix, prefix + n, device=pixels.device)[:, None]
-        return [first + b * self.length for b in range(len(pixels))], len(pixels) * self.length
-
-    @contextmanager
-    def blind(self, layer: nn.Module) -> Iterator[None]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict):
-            states = args[0] if args else kwargs["hidden_states"]
-            dead = ~self.alive.to(states.device).view(-1, 1, 1, self.length)
-            mask = torch.zeros_like(dead, dtype=states.dtype).masked_fill(dead, torch.finfo(states.dtype).min)
-            mask = mask.expand(-1, -1, self.length, -1)
-            if len(args) > 1:
-                return (args[0], mask, *args[2:]), kwargs
-            return args, {**kwargs, "attention_mask": mask}
-
-        with before(layer, hook), taking_masks(layer.self_attn):
-            yield
-
-
-@contextmanager
-def taking_masks(attention: nn.Module) -> Iterator[None]:
-    """An attention that takes masks of floats inside a `with` block; the flash kernels take none."""
-    native = attention.config
-    if native._attn_implementation not in ("eager", "sdpa"):
-        attention.config = copy.copy(native)
-        attention.config._attn_implementation = "sdpa"
-    try:
-        yield
-    finally:
-        attention.config = native
-
-
-class FullPacked(FullTower):
-    """Patches of all images in one sequence, in the order of windows; this attention has no mask.
-
-    Its output is worked out here, window by window or frame by frame.
-    """
-
-    def locate(self, args: tuple, kwargs: dict) -> tuple[list[Tensor], int]:
-        grid = args[1] if len(args) > 1 else kwargs["grid_thw"]
-        module = self.tower.module
-        merge = module.spatial_merge_size
-        counts = (grid.prod(dim=-1) // merge**2).tolist()
-        slot = torch.arange(sum(counts), device=grid.device)  # of each unit in raster order
-        if hasattr(module, "window_size"):
-            from transformers.vision_utils import get_vision_window_index
-
-            order, _ = get_vision_window_index(grid, merge, module.window_size, module.patch_size)
-            slot = torch.argsort(order.to(grid.device))
-        rows = slot[:, None] * merge**2 + torch.arange(merge**2, device=grid.device)  # [units, M]
-        return list(rows.split(counts)), rows.numel()
-
-    @contextmanager
-    def blind(self, layer: nn.Module) -> Iterator[None]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            names = ("hidden_states", "cu_seqlens", "position_embeddings")
-            told = {**dict(zip(names, args, strict=False)), **kwargs}
-            return self.attention(module, *(told[name] for name in names))
-
-        handle = layer.attn.register_forward_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def attention(self, module: nn.Module, states: Tensor, cu_seqlens: Tensor, rope: tuple) -> Tensor:
-        """The output of a block's attention, [rows, D], in which only living keys are seen."""
-        heads = module.num_heads
-        query, key, value = module.qkv(states).unflatten(-1, (3, heads, -1)).unbind(1)  # [rows, H, d]
-        query, key = (rotate(x, *rope).to(value.dtype) for x in (query, key))
-        mixed, alive = torch.zeros_like(value), self.alive.to(states.device)
-        ends = cu_seqlens.tolist()
-        for start, stop in zip(ends, ends[1:], strict=False):
-            seen = alive[start:stop]
-            if not seen.any():
-                continue  # all of them left: whatever they become is read by nobody
-            # the living keys alone are what a mask would leave of all, without a mask of L × L numbers
-            q, k, v = query[start:stop], key[start:stop][seen], value[start:stop][seen]
-            q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, H, L or living, d]
-            mixed[start:stop] = scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
-        return module.proj(mixed.flatten(1))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` [rows, H, d] turned by its rotary positions, in float32."""
-    x, cos, sin = x.float(), cos.float().unsqueeze(1), sin.float().unsqueeze(1)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-FULL: dict[type[Tower], type[FullTower]] = {PlainTower: FullPlain, PackedTower: FullPacked}
+FULL: dict[type[Tower], type[FullTower]] = {}  # the modules of full towers add theirs
 
 
 def full_tower(tower: Tower) -> type[FullTower] | None:
     """The reference for a tower, None where there is none."""
+    from . import full_packed, full_plain  # noqa: F401
+
     return next((FULL[kind] for kind in type(tower).__mro__ if kind in FULL), None)

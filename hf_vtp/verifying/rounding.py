@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..differences import Bounds, Difference, between, largest
 from .case import Case, after
-from .differences import Bounds, Difference, between, largest
-from .full_prompt import forward_positions, full_mask, same_prompt
+from .full_prompt import compared, forward_positions, same_prompt
 from .tower_runs import full_features, full_outputs
 
 
@@ -40,9 +40,9 @@ class Measured(Case):
     @functools.cached_property
     def prompt_noise(self) -> Difference:
         """The whole model against itself with other padding and every layer rounded otherwise."""
-        with rounded_otherwise(getattr(self.inner.language_model, "layers", ()), self.bounds.unit):
+        with rounded_otherwise(getattr(self.adapter.language, "layers", ()), self.bounds.unit):
             same = same_prompt(self, self.unmasked, self.positions)
-        text = full_mask(self) != 0
+        text = compared(self)
         return between(same[text], self.baseline.outputs["hidden states"][text])
 
     @functools.cached_property

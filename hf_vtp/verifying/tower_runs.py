@@ -8,24 +8,31 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..stats import PER_IMAGE, StageStats
+from ..stats import PER_IMAGE, StageStats, VTPStats
 from .case import Case, Seen, after
+from .encodings import Encoding, recording
 from .full_tower import full_tower
 
 
 def full_features(case: Case, pruned: Seen | None) -> list[Tensor]:
-    """What a language model would be given of each image, [P + N, D], had what `pruned` dropped been masked.
+    """What a language model would be given of each image, [T, D], had what `pruned` dropped been masked.
 
     Without `pruned` nothing is masked: the same work as the unpruned tower's, done the other way.
     """
-    features, first = [], 0
+    return [rows for encoding in full_encodings(case, pruned) for rows in encoding.features]
+
+
+def full_encodings(case: Case, pruned: Seen | None) -> list[Encoding]:
+    """The same as calls of the model's encoders."""
+    found, first = [], 0
     for run, encoding in enumerate(case.baseline.encodings):
-        images = range(first, first + len(encoding.features))
+        count = 0 if pruned is None else pruned.num_images[run]
+        images = range(first, first + count)
         first = images.stop
-        encode = getattr(case.inner, encoding.encoder)
-        with masking(case, pruned, run, images):
-            features += list(encode(*encoding.args, **encoding.kwargs).pooler_output)
-    return features
+        with masking(case, pruned, run, images), recording(case.adapter, case.inputs, []) as calls:
+            getattr(case.inner, encoding.encoder)(*encoding.args, **encoding.kwargs)
+        found += calls
+    return found
 
 
 def full_outputs(case: Case, pruned: Seen | None) -> Seen:
@@ -33,9 +40,9 @@ def full_outputs(case: Case, pruned: Seen | None) -> Seen:
     images = range(len(case.baseline.last_layer))
     with ExitStack() as stack:
         stack.enter_context(masking(case, pruned, 0, images))
-        replicated = pruned is None or (case.weighs and full_tower(case.tower).takes_weights)
+        replicated = pruned is None or (case.weighs and full_tower(case.tower).has_members(case.tower))
         if hasattr(case.model, "classifier") and not replicated:
-            stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats.stages[-1])))
+            stack.enter_context(after(case.tower.module, _mean_over_kept(case, pruned.stats)))
         return case.look(case.inputs)
 
 
@@ -56,21 +63,22 @@ def masking(case: Case, pruned: Seen | None, run: int, images: range) -> Abstrac
 
 
 def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
-    """The output of a stage's layer as the rows [rows, D] of what is left, image after image."""
+    """The output of a stage's layer as the rows [rows, D] of what is kept, image after image."""
     if states.dim() == 2:  # packed: there is none
         return states
-    counts = [case.tower.num_prefix_tokens + len(keep) for keep in stage.keep_indices]
+    prefix, size = case.tower.num_prefix_tokens, case.tower.cells.size
+    counts = [prefix + len(keep) * size for keep in stage.keep_indices]
     return torch.cat([rows[:count] for rows, count in zip(states, counts, strict=True)])
 
 
-def _mean_over_kept(case: Case, stage: StageStats):
+def _mean_over_kept(case: Case, stats: VTPStats):
     """Scale patches so that their mean is that of the kept ones, each counted as often as its size says."""
 
     def hook(module, args, output):
-        states, prefix = output.last_hidden_state, case.tower.num_prefix_tokens
+        states, prefix, stage = output.last_hidden_state, case.tower.num_prefix_tokens, stats.stages[-1]
         share = torch.zeros(states.shape[:2], device=states.device)
         for b, (keep, sizes) in enumerate(zip(stage.keep_indices, stage.sizes, strict=True)):
-            share[b, keep + prefix] = sizes / sizes.sum() * (states.shape[1] - prefix)
+            share[b, keep + prefix] = sizes / sizes.sum() * stats.num_tokens[b]
         share[:, :prefix] = 1
         output.last_hidden_state = (states.float() * share.unsqueeze(-1)).to(states.dtype)
         return output

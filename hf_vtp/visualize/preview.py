@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from PIL import Image
 
-from ..methods.table import list_methods
+from ..methods import list_methods
 
 # what makes inputs is imported where it is used: drawing alone needs none of the tools
 

@@ -18,17 +18,28 @@ from .variants import Case, Variants
 
 MIB = 2**20
 FEW = 100  # images; below it a 5th percentile says nothing
-Forward = Callable[[Callable, Tensor], Tensor]  # (model, pixel_values) -> image embeddings [B, D]
+Inputs = dict[str, Tensor]  # of a batch of images
+Forward = Callable[[Callable, Inputs], Tensor]  # (model, inputs) -> image embeddings [B, D]
 
 
-def measure_work(variants: Variants, forward: Forward, images: Tensor, progress: Callable) -> dict[str, dict]:
+def count(images: Inputs) -> int:
+    """How many images a batch has."""
+    return len(images["pixel_values"])
+
+
+def on(device: torch.device, images: Inputs) -> Inputs:
+    """A batch on a device."""
+    return {name: x.to(device) for name, x in images.items()}
+
+
+def measure_work(variants: Variants, forward: Forward, images: Inputs, progress: Callable) -> dict[str, dict]:
     """Tokens and FLOPs an image, by case. One image will do, but where counts follow the image and rows are
     padded to the longest: there both are means over a batch as it is timed."""
     rows = {}
     for case in variants.cases:
         with countable(variants.eager(case)) as model:
             flops = count_flops(partial(forward, model, images))
-            rows[case.name] = {"gflop_per_image": flops / 1e9 / len(images), **_tokens(model, case)}
+            rows[case.name] = {"gflop_per_image": flops / 1e9 / count(images), **_tokens(model, case)}
         progress()
     whole = rows[variants.cases[-1].name]["total_tokens"]
     unpatched = rows[variants.cases[0].name]
@@ -50,13 +61,13 @@ def _tokens(model: nn.Module, case: Case) -> dict:
 
 
 def measure_agreement(
-    variants: Variants, forward: Forward, batches: Sequence[Tensor], device: torch.device, progress: Callable
+    variants: Variants, forward: Forward, batches: Sequence[Inputs], device: torch.device, progress: Callable
 ) -> dict[str, dict]:
     """Cosine of every image's embedding with its unpruned one, by case; `batches` may lie on the CPU."""
     rows, reference = {}, None
     for case in variants.cases:
         model = variants.eager(case)
-        embeddings = torch.cat([forward(model, batch.to(device)).double().cpu() for batch in batches])
+        embeddings = torch.cat([forward(model, on(device, batch)).double().cpu() for batch in batches])
         reference = embeddings if reference is None else reference
         rows[case.name] = agreement(embeddings, reference)
         progress()
@@ -70,7 +81,7 @@ def agreement(embeddings: Tensor, reference: Tensor) -> dict[str, float | None]:
     return {"cosine_mean": float(cosine.mean()), "cosine_min": float(cosine.min()), "cosine_p5": p5}
 
 
-def measure_moved(variants: Variants, forward: Forward, batch: Tensor, progress: Callable) -> dict[str, int]:
+def measure_moved(variants: Variants, forward: Forward, batch: Inputs, progress: Callable) -> dict[str, int]:
     """Bytes that one eager forward moves, by case."""
     moved = {}
     for case in variants.cases:
@@ -86,7 +97,7 @@ NO_AGREEMENT = {"cosine_mean": None, "cosine_min": None, "cosine_p5": None}
 def measure_speed(
     variants: Variants,
     forward: Forward,
-    batch: Tensor,
+    batch: Inputs,
     *,
     rounds: int,
     warmup: int,
@@ -94,33 +105,34 @@ def measure_speed(
     progress: Callable,
 ) -> dict[str, dict]:
     """Latency, throughput, speed-up over the unpatched model and peak memory for one batch, by case."""
+    device = batch["pixel_values"].device
     calls = {c.name: partial(_ready, variants, c, forward, batch) for c in variants.cases}
     seconds = interleave(
         calls,
         rounds=rounds,
         warmup=warmup,
         seed=seed,
-        synchronize=synchronizer(batch.device),
+        synchronize=synchronizer(device),
         progress=progress,
     )
     baseline = seconds[variants.cases[0].name]
     rows = {}
     for case in variants.cases:
         times = summary(seconds[case.name])
-        rise = peak_bytes(calls[case.name](), batch.device)
+        rise = peak_bytes(calls[case.name](), device)
         rows[case.name] = {
             **times,
-            "images_per_s": len(batch) * 1e3 / times["latency_p50_ms"],
+            "images_per_s": count(batch) * 1e3 / times["latency_p50_ms"],
             "speedup": summary(baseline)["latency_p50_ms"] / times["latency_p50_ms"],
             "speedup_quartiles": ratio_quartiles(baseline, seconds[case.name]),
-            "peak_memory_mib": (own_bytes(variants.model, batch) + rise) / MIB,
+            "peak_memory_mib": (own_bytes(variants.model, *batch.values()) + rise) / MIB,
             "forward_memory_mib": rise / MIB,
         }
         progress()
     return rows
 
 
-def _ready(variants: Variants, case: Case, forward: Forward, batch: Tensor) -> Callable[[], Tensor]:
+def _ready(variants: Variants, case: Case, forward: Forward, batch: Inputs) -> Callable[[], Tensor]:
     return partial(forward, variants.timed(case), batch)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...apply import vtp_stats
+from ...families.table import list_families
+from ...stats import VTPStats
 from .bench import MIB
 from .floors import bytes_moved, floors
 from .flops import MISSING, countable
@@ -40,25 +42,31 @@ def measure_flops(variants: Variants, inputs: dict, new_tokens: int, progress: C
             with counter, inside(parts(model), counter.get_total_flops) as spent:
                 generate(model, inputs, new_tokens)
         whole = counter.get_total_flops()
-        behind = sum(spent["language"][1:]) + sum(spent["head"][1:])
-        row = {**of_parts(spent, whole - behind), "ttft": whole - behind, "e2e": whole}
-        rows[case.name] = {f"{name}_gflop": flops / 1e9 for name, flops in row.items()}
+        steps = sum(sum(spent.get(name, [])[1:]) for name in ("language", "head"))
+        row = {**of_parts(spent, whole - steps), "ttft": whole - steps, "e2e": whole}
+        rows[case.name] = {f"{name}_gflop": None if x is None else x / 1e9 for name, x in row.items()}
         progress()
     baseline = rows[variants.cases[0].name]
     for row in rows.values():
         for name in ("tower", *WHOLES):
-            row[f"{name}_flop_ratio"] = baseline[f"{name}_gflop"] / row[f"{name}_gflop"]
+            row[f"{name}_flop_ratio"] = ratio(baseline[f"{name}_gflop"], row[f"{name}_gflop"])
     return rows
 
 
-def of_parts(spent: dict[str, list[float]], until_first_token: float) -> dict[str, float]:
-    """Tower, projector, prefill (language model with its head, first run), and all else until then."""
-    row = {
-        "tower": sum(spent["tower"]),
-        "projector": sum(spent["projector"]),
-        "prefill": spent["language"][0] + spent["head"][0],
-    }
-    return {**row, "other": until_first_token - sum(row.values())}
+def ratio(baseline: float | None, value: float | None) -> float | None:
+    """How many times less; None for a part that a model does not have apart."""
+    return baseline / value if baseline and value else None
+
+
+def of_parts(spent: dict[str, list[float]], until_first_token: float) -> dict[str, float | None]:
+    """Tower, projector, prefill (language model with its head, first run), and all else until then.
+
+    None for a part that the model does not have apart; it is in all else then.
+    """
+    runs = {name: found for name, found in spent.items() if found}
+    row = {name: sum(runs[name]) if name in runs else None for name in ("tower", "projector")}
+    row["prefill"] = runs["language"][0] + runs.get("head", [0])[0] if "language" in runs else None
+    return {**row, "other": until_first_token - sum(value or 0 for value in row.values())}
 
 
 def measure_parts(
@@ -85,11 +93,11 @@ def measure_parts(
                 cache = generate(model, inputs, 1)
                 whole = clock() - start
             times[case.name].append(of_parts(spent, whole))
-            stats = None if case.config is None else vtp_stats(model)
+            stats, prompts = None if case.config is None else vtp_stats(model), len(inputs["input_ids"])
             rows[case.name] = {
-                "layers": stats and [stage.layer for stage in stats.stages],
-                "kept_tokens": stats and stats.num_kept[0],
-                "total_tokens": stats and stats.num_tokens[0],
+                "layers": stats and layers(model, stats),
+                "kept_tokens": stats and a_prompt(stats.num_kept, prompts),
+                "total_tokens": stats and a_prompt(stats.num_tokens, prompts),
                 "prompt_tokens": cache.get_seq_length(),
                 "kv_cache_bytes": cache_bytes(cache),
             }
@@ -100,13 +108,26 @@ def measure_parts(
     interleave(calls, rounds=PARTS_ROUNDS, warmup=1, seed=seed, progress=progress)
     for name, row in rows.items():
         for part in PARTS:
-            row[f"{part}_ms"] = float(np.median([t[part] for t in times[name][1:]])) * 1e3
+            seconds = [t[part] for t in times[name][1:]]
+            row[f"{part}_ms"] = None if None in seconds else float(np.median(seconds)) * 1e3
     whole = rows[variants.cases[0].name]
     tokens = rows[variants.cases[-1].name]["total_tokens"]
     whole.update(kept_tokens=tokens, total_tokens=tokens)
     for row in rows.values():
-        row["tower_speedup"] = whole["tower_ms"] / row["tower_ms"]
+        row["tower_speedup"] = ratio(whole["tower_ms"], row["tower_ms"])
     return rows
+
+
+def layers(model: nn.Module, stats: VTPStats) -> list[int]:
+    """After which layers of the tower tokens leave; none where they leave after the features."""
+    own = list_families().get(model.config.model_type, {}).get("tower")
+    return [stage.layer for stage in stats.stages] if own else []
+
+
+def a_prompt(counts: list[int], prompts: int) -> float | int:
+    """Image tokens of a prompt on average, an int where all have as many."""
+    mean = sum(counts) / prompts
+    return int(mean) if mean.is_integer() else round(mean, 1)
 
 
 def measure_speed(

@@ -1,21 +1,9 @@
-"""Vision-language models by the numbers of their config, built with random weights where they shall run."""
+"""Models by the numbers of their config, so that random weights need no download."""
 
 from __future__ import annotations
 
-import torch
-from transformers import (
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AutoConfig, PreTrainedConfig
 
-CLASSES = {  # model_type: its config and its model
-    "llava": (LlavaConfig, LlavaForConditionalGeneration),
-    "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
-}
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
@@ -91,7 +79,59 @@ def qwen_tower(width: int, depth: int, heads: int, mlp: int, fullatt: list[int])
 OF_7B_AND_3B = qwen_tower(1280, 32, 16, 3420, [7, 15, 23, 31])
 TINY_QWEN = {**qwen_tower(32, 4, 2, 48, [1, 3]), "patch_size": 4, "window_size": 16}
 
+
+def tower(width: int, layers: int, patch_size: int, image_size: int, **others) -> dict:
+    """Arguments of a ViT's config; unless `others` say so, heads are 64 wide, MLPs four times the width."""
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+        "patch_size": patch_size,
+        "image_size": image_size,
+        **others,
+    }
+
+
+def dinov2(width: int, layers: int, **others) -> dict:
+    """Arguments of Dinov2Config, at the size that its image processor crops to."""
+    whole = tower(width, layers, 14, 224, **others)
+    return {name: value for name, value in whole.items() if name != "intermediate_size"}
+
+
 GEOMETRIES = {  # by model_type and name; the small ones are for CPUs, the tiny ones for tests
+    "clip_vision_model": {
+        "openai/clip-vit-base-patch32": tower(768, 12, 32, 224, projection_dim=512),
+        "openai/clip-vit-base-patch16": tower(768, 12, 16, 224, projection_dim=512),
+        "openai/clip-vit-large-patch14": tower(1024, 24, 14, 224, projection_dim=768),
+        "openai/clip-vit-large-patch14-336": tower(1024, 24, 14, 336, projection_dim=768),
+    },
+    "siglip_vision_model": {
+        "google/siglip-base-patch16-224": tower(768, 12, 16, 224),
+        "google/siglip-large-patch16-256": tower(1024, 24, 16, 256),
+        "google/siglip-so400m-patch14-384": tower(
+            1152, 27, 14, 384, num_attention_heads=16, intermediate_size=4304
+        ),
+    },
+    "siglip2_vision_model": {"google/siglip2-base-patch16-naflex": tower(768, 12, 16, 256, num_patches=256)},
+    "dinov2": {
+        "facebook/dinov2-small": dinov2(384, 12),
+        "facebook/dinov2-base": dinov2(768, 12),
+        "facebook/dinov2-large": dinov2(1024, 24),
+    },
+    "dinov2_with_registers": {"facebook/dinov2-with-registers-base": dinov2(768, 12, num_register_tokens=4)},
+    "dinov3_vit": {
+        "facebook/dinov3-vitb16-pretrain-lvd1689m": tower(768, 12, 16, 224, num_register_tokens=4)
+    },
+    "vit": {
+        "google/vit-base-patch16-224": tower(768, 12, 16, 224),
+        "facebook/deit-tiny-patch16-224": tower(192, 12, 16, 224),
+        "facebook/deit-small-patch16-224": tower(384, 12, 16, 224),
+    },
+    "deit": {
+        "facebook/deit-tiny-distilled-patch16-224": tower(192, 12, 16, 224),
+        "facebook/deit-base-distilled-patch16-224": tower(768, 12, 16, 224),
+    },
     "llava": {
         "llava-hf/llava-1.5-7b-hf": llava((1024, 24, 16, 4096), 14, 336, (4096, 32, 32, 11008, 32064)),
         "llava-hf/llava-1.5-13b-hf": llava((1024, 24, 16, 4096), 14, 336, (5120, 40, 40, 13824, 32064)),
@@ -115,17 +155,14 @@ GEOMETRIES = {  # by model_type and name; the small ones are for CPUs, the tiny 
 
 
 def named_config(name: str) -> PreTrainedConfig | None:
-    """The config of a named geometry, None where no family has that name."""
-    found = (CLASSES[family][0](**named[name]) for family, named in GEOMETRIES.items() if name in named)
-    return next(found, None)
+    """The config of a geometry, by its name with or without the organisation's; None where there is none."""
+    for model_type, named in GEOMETRIES.items():
+        for whole, numbers in named.items():
+            if name in (whole, whole.rpartition("/")[2]):
+                return AutoConfig.for_model(model_type, **numbers)
+    return None
 
 
 def known() -> list[str]:
     """The names of all geometries."""
     return [name for named in GEOMETRIES.values() for name in named]
-
-
-def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """A model with random weights, drawn on `device` in `dtype`; seed torch before."""
-    with device:
-        return CLASSES[config.model_type][1]._from_config(config, dtype=dtype).eval()

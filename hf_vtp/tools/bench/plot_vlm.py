@@ -76,6 +76,8 @@ def _draw(axes, across: str, rows: list[dict]) -> list[tuple[float, float, str, 
 
 
 def _line(row: dict) -> str:
+    if not row["layers"]:
+        return f"{row['method']}, after the features"
     if row["layer"] == "output":
         return f"{row['method']}, after the tower"
     return f"{row['method']}, in the tower (block {where(row)})"

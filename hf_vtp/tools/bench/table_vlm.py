@@ -12,6 +12,8 @@ def where(row: dict) -> str:
     """After which layer of the tower tokens leave."""
     if row["method"] == UNPATCHED:
         return "-"
+    if not row["layers"]:
+        return "features"
     layers = ",".join(str(layer) for layer in row["layers"])
     return f"{row['layer']}={layers}" if row["layer"] == "output" else layers
 
@@ -57,7 +59,7 @@ def notes(result: dict) -> list[str]:
         f"{result['rounds']} interleaved rounds, seed {result['seed']}; medians, of the whole batch. TTFT: "
         f"generate of one token, from pixels on. N = {result['new_tokens']} new tokens.",
         "Tower, projector (Qwen: merger) and prefill (language model and its head) are timed in rounds of "
-        "their own, waiting for the device at each of their ends.",
+        "their own, waiting for the device at each of their ends; n/a where a model has none apart.",
         "FLOP bound: the speed-up if time went with FLOPs (decoding does not: it reads weights); FLOPs "
         f"{result['flops']}.",
         f"KV: the cache of the whole batch's prompts. Peak: {result['memory']}.",

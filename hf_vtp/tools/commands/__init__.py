@@ -9,7 +9,7 @@ import sys
 from ...version import __version__
 
 COMMANDS = {  # a module is imported when its command is run: to list them needs no torch
-    "bench-clip": "what pruning buys on a CLIP's vision side: time, FLOPs, memory, cosine",
+    "bench-clip": "what pruning buys on a vision tower: time, FLOPs, memory, cosine",
     "bench-vlm": "what it buys on a vision-language model: first token, decoding, memory, FLOPs",
     "bench-methods": "what each method costs by itself",
     "bench-weighted": "what size-weighted attention costs",

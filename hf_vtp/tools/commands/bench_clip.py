@@ -1,11 +1,14 @@
-"""What pruning buys on CLIP's vision side: time, throughput, FLOPs, memory, and the cosine it costs.
+"""What pruning buys on a vision tower: time, throughput, FLOPs, memory, and the cosine it costs.
 
-The last line of stdout is the result as one JSON object.
+The tower is that of a CLIP, SigLIP, DINOv2, ViT, ... by the model_type of the model's config, and alone. Its
+embedding of an image is what it projects, else what it pools, else its [CLS] token or the mean over its
+patches. The last line of stdout is the result as one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
@@ -14,16 +17,18 @@ from transformers.utils import logging
 from ... import list_methods
 from ...environment import environment
 from ...pruning.stage import adaptive
-from ..bench import bench, cli, clip, floors, images, memory, plot, report
+from ..bench import bench, cli, floors, images, memory, plot, report
 from ..bench.variants import Variants, make_cases
+from ..towers import LoadedTower, images_for, load_tower
 
+MODEL = "openai/clip-vit-base-patch16"
 WARMUP = 2
 EVAL_BATCH = 32
 
 
 def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__.splitlines()[0])
-    p.add_argument("--model", default="openai/clip-vit-base-patch16", help="a name on the Hub, or a folder")
+    p.add_argument("--model", default=MODEL, help=f"a name on the Hub, a folder or a geometry ({MODEL})")
     p.add_argument(
         "--weights", choices=("pretrained", "random"), default="pretrained", help="random: speed only"
     )
@@ -68,21 +73,23 @@ def main(argv: list[str]) -> None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     found = images.find_images(args.images)
-    model = clip.load_model(args.model, args.weights, dtype, args.attn_implementation, device)
+    tower = load_tower(args.model, args.weights, dtype, args.attn_implementation, device)
+    model = tower.model
     variants = Variants(model, cases, args.compile)
-    pixels = clip.pixels(model, args.model, args.weights, found.decoded(args.num_images))
+    pixels = images_for(tower, args.model, args.weights, found.decoded(args.num_images))
     peak = floors.peaks(device, dtype)
-    rows = measure(args, variants, pixels, device, peak)
+    rows = measure(args, tower, variants, pixels, peak)
     result = {
         "benchmark": "clip",
         "command": cli.command(),
         "model": args.model,
+        "model_type": model.config.model_type,
         "weights": args.weights,
         "dtype": args.dtype,
         "attn_implementation": model.config._attn_implementation,
         "compile": args.compile,
         "images": found.source,
-        "num_images": len(pixels),
+        "num_images": bench.count(pixels),
         "num_skipped": len(found.skipped),
         "rounds": args.rounds,
         "seed": args.seed,
@@ -101,37 +108,42 @@ def main(argv: list[str]) -> None:
 
 @torch.inference_mode()
 def measure(
-    args: argparse.Namespace, variants: Variants, pixels: torch.Tensor, device: torch.device, peak: dict
+    args: argparse.Namespace, tower: LoadedTower, variants: Variants, pixels: bench.Inputs, peak: dict
 ) -> list[dict]:
     """Every row of the table."""
     trained, sizes = args.weights == "pretrained", cli.unique(args.batch_size)
+    device, whole = tower.model.device, bench.count(pixels)
+
+    def embed(model: Callable, inputs: bench.Inputs) -> torch.Tensor:
+        return tower.embed(inputs, model)
+
+    def some(number: int, start: int = 0) -> bench.Inputs:
+        """So many images, over again where there are fewer."""
+        return {name: x[(start + torch.arange(number)) % whole] for name, x in pixels.items()}
+
     rounds = args.rounds + WARMUP + 2  # two more for the memory and the bytes moved
     with tqdm(
         total=len(variants.cases) * (1 + trained + rounds * len(sizes)), disable=None, leave=False
     ) as bar:
         bar.set_description("FLOPs")
         follows = any(case.config is not None and adaptive(case.config) for case in variants.cases)
-        some = torch.arange(max(sizes) if follows else 1) % len(pixels)
-        work = bench.measure_work(variants, embed, pixels[some].to(device), bar.update)
+        batch = bench.on(device, some(max(sizes) if follows else 1))
+        work = bench.measure_work(variants, embed, batch, bar.update)
         bar.set_description("cosine")
         agreement = {case.name: bench.NO_AGREEMENT for case in variants.cases}
         if trained:
-            batches = pixels.split(EVAL_BATCH)
+            starts = range(0, whole, EVAL_BATCH)
+            batches = [some(min(EVAL_BATCH, whole - start), start) for start in starts]
             agreement = bench.measure_agreement(variants, embed, batches, device, bar.update)
         rows = []
         for size in sizes:
             bar.set_description(f"batch size {size}")
-            batch = pixels[torch.arange(size) % len(pixels)].to(device)
+            batch = bench.on(device, some(size))
             options = {"rounds": args.rounds, "warmup": WARMUP, "seed": args.seed, "progress": bar.update}
             speed = bench.measure_speed(variants, embed, batch, **options)
             moved = bench.measure_moved(variants, embed, batch, bar.update)
             rows += bench.join(size, variants.cases, peak, moved, work, speed, agreement)
     return rows
-
-
-def embed(model, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Image embeddings, [B, D]."""
-    return model(pixel_values=pixel_values).image_embeds
 
 
 def title(result: dict) -> str:

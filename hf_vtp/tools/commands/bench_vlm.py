@@ -1,7 +1,7 @@
 """What pruning buys on a vision-language model: time to the first token, by parts, decoding, memory, FLOPs.
 
-The model says what family it is of. `--layer default` prunes inside the tower, `--layer output` after it. The
-last line of stdout is the result as one JSON object.
+Any family that can be pruned, by the config's model_type. `--layer default` prunes inside the tower, `--layer
+output` after it. The last line of stdout is the result as one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ... import list_methods
 from ...environment import environment
 from ..bench import bench_vlm, cli, floors, memory, plot, plot_vlm, report, vlm
 from ..bench.cli import UsageError
+from ..bench.inputs import Batches, batches_for
 from ..bench.table_vlm import COLUMNS, GROUPS, notes, title
 from ..bench.variants import Case, Variants, make_cases
 
@@ -29,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument("--model", required=True, help="a name on the Hub, a folder or a named geometry")
     p.add_argument(
-        "--weights", choices=("pretrained", "random"), default="pretrained", help="random: no download"
+        "--weights",
+        choices=("pretrained", "random"),
+        default="pretrained",
+        help="random: no download; a geometry, or a folder with config.json and mostly a processor",
     )
     p.add_argument(
         "--keep-ratio", type=float, nargs="+", default=[0.5, 0.25, 0.1], help="shares of visual tokens left"
@@ -86,17 +90,20 @@ def main(argv: list[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    family = vlm.config_of(args.model, args.weights).model_type
-    args.resolution = resolutions(family, args.resolution)
+    config = vlm.config_of(args.model, args.weights)
+    batches = batches_for(config, args.model)
+    options = (args.weights, cli.DTYPES[dtype], args.attn_implementation, device)
     try:
-        model = vlm.load_model(args.model, args.weights, cli.DTYPES[dtype], args.attn_implementation, device)
+        model = vlm.load_model(args.model, config, *options)
+        batches.look(model)
+        args.resolution = resolutions(config.model_type, batches.any_size, args.resolution)
         variants = Variants(model, cases)
         peak = floors.peaks(device, cli.DTYPES[dtype])
-        rows = measure(args, variants, peak)
+        rows = measure(args, batches, variants, peak)
     except torch.OutOfMemoryError:
         raise UsageError(f"{args.model} in {dtype} with these batches does not fit on {device}") from None
     result = {
-        "benchmark": family,
+        "benchmark": config.model_type,
         "command": cli.command(),
         "model": args.model,
         "weights": args.weights,
@@ -120,9 +127,9 @@ def main(argv: list[str]) -> None:
     report.print_json(result)
 
 
-def resolutions(family: str, wanted: list[int] | None) -> list[int | None]:
+def resolutions(family: str, any_size: bool, wanted: list[int] | None) -> list[int | None]:
     """The visual tokens of an image, [None] where the model's images all have as many."""
-    if family in vlm.ANY_SIZE:
+    if any_size:
         return wanted or RESOLUTIONS
     if wanted:
         raise UsageError(f"every image of a {family} has the same number of tokens; leave out --resolution")
@@ -137,13 +144,13 @@ def all_cases(methods: list[str], keep_ratios: list[float], layers: list) -> lis
 
 
 @torch.inference_mode()
-def measure(args: argparse.Namespace, variants: Variants, peak: dict) -> list[dict]:
+def measure(args: argparse.Namespace, batches: Batches, variants: Variants, peak: dict) -> list[dict]:
     """Every row of the table."""
     sizes, resolutions, rows = cli.unique(args.batch_size), cli.unique(args.resolution), []
     each = bench_vlm.calls_per_case(args.rounds) * len(sizes) + 1
     with tqdm(total=len(variants.cases) * len(resolutions) * each, disable=None, leave=False) as bar:
         for resolution in resolutions:
-            prompt = prompts(args, variants, resolution)
+            prompt = prompts(args, batches, variants, resolution)
             bar.set_description("FLOPs")
             work = bench_vlm.measure_flops(variants, prompt(1)[0], args.new_tokens, bar.update)
             for size in sizes:
@@ -157,6 +164,8 @@ def measure(args: argparse.Namespace, variants: Variants, peak: dict) -> list[di
     return rows
 
 
-def prompts(args: argparse.Namespace, variants: Variants, resolution: int | None) -> Callable:
+def prompts(
+    args: argparse.Namespace, batches: Batches, variants: Variants, resolution: int | None
+) -> Callable:
     """The prompts of one image size, by batch size."""
-    return lambda size: vlm.inputs_for(variants.model, size, args.text_tokens, resolution, args.seed)
+    return lambda size: batches(variants.model, size, args.text_tokens, resolution, args.seed)

@@ -20,12 +20,13 @@ from ...tuning import tune
 from ...tuning.api import BY
 from ...tuning.candidates import METHODS_TRIED
 from ...tuning.inputs import QUESTION
-from ..bench import cli, clip, report
+from ..bench import cli, report
 from ..bench.cli import UsageError
 from ..bench.images import find_images
 from ..loading import load, without_code
 from ..models import load_with_processor
 from ..prompts import Prompts
+from ..towers import images_for, is_tower, load_tower
 
 INSTEAD = "give a folder or a name with the weights and what makes its inputs"
 
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         torch.set_num_threads(args.threads)
     found = find_images(args.images)
     config = load(args.model, without_code(AutoConfig), INSTEAD)
-    make = _clip if config.model_type in clip.CONFIGS else _vlm
+    make = _tower if is_tower(config) else _vlm
     model, images = make(args, found, dtype, device)
     names = ("by", "confidence", "budget", "batch_size", "rounds", "seed", "positions", "max_new_tokens")
     told = {name: getattr(args, name) for name in names}
@@ -102,10 +103,10 @@ def main(argv: list[str]) -> None:
     report.print_json(result)
 
 
-def _clip(args, found, dtype, device):
-    """The vision side, and pixel values."""
-    model = clip.load_model(args.model, "pretrained", dtype, None, device)
-    return model, clip.pixels(model, args.model, "pretrained", found.decoded(args.num_images))
+def _tower(args, found, dtype, device):
+    """The vision tower alone, and its inputs."""
+    tower = load_tower(args.model, "pretrained", dtype, None, device)
+    return tower.model, images_for(tower, args.model, "pretrained", found.decoded(args.num_images))
 
 
 def _vlm(args, found, dtype, device):

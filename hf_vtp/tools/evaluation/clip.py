@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...apply import vtp_stats
 from ..bench.cli import UsageError
 from ..cases import pruned_as
+from ..towers import LoadedTower
 from .cases import DOWNSAMPLE, Case
 from .downsample import nearest_grid, square
 
@@ -19,8 +20,12 @@ from .downsample import nearest_grid, square
 class VisionSide:
     """The vision tower with its projection, and images as it takes them."""
 
-    model: nn.Module
+    tower: LoadedTower
     processor: object
+
+    @property
+    def model(self) -> nn.Module:
+        return self.tower.model
 
     @property
     def side(self) -> int:
@@ -48,7 +53,8 @@ class VisionSide:
     def forward(self, case: Case, pixels: dict[int, Tensor]) -> Tensor:
         """Image embeddings [B, D] of the model as it is now."""
         side = self.size(case)
-        return self.model(pixel_values=pixels[side], interpolate_pos_encoding=side != self.side).image_embeds
+        stretch = {} if side == self.side else {"interpolate_pos_encoding": True}
+        return self.tower.embed({"pixel_values": pixels[side], **stretch})
 
     def embed(self, case: Case, pixels: dict[int, Tensor]) -> tuple[Tensor, list[int]]:
         """Image embeddings [B, D] in float32 on the CPU, and the number of tokens kept of each image."""

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from ...pruning.tokens import num_keep
+from ..image_processors import square
 
 
 def nearest_grid(rows: int, columns: int, keep_ratio: float) -> tuple[int, int]:
@@ -26,14 +27,6 @@ def nearest_grid(rows: int, columns: int, keep_ratio: float) -> tuple[int, int]:
     shapes = [(r, max(1, round(r * columns / rows))) for r in range(1, rows + 1)]
     shapes += [(max(1, round(c * rows / columns)), c) for c in range(1, columns + 1)]
     return min(shapes, key=badness)
-
-
-def square(image_processor, side: int) -> dict:
-    """Arguments of an image processor's call that has it make squares of that side in pixels."""
-    edges = {"height": side, "width": side}
-    if "shortest_edge" in dict(image_processor.size):
-        return {"size": {"shortest_edge": side}, "crop_size": edges}
-    return {"size": edges}
 
 
 def smaller(

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ..bench import cli
-from ..bench import clip as bench
 from ..bench.cli import UsageError
 from ..cases import refuse_impossible
+from ..towers import load_tower, processor_of
 from . import retrieval
 from .cases import Case
 from .clip import VisionSide
@@ -60,9 +60,9 @@ def evaluate(run: Run) -> None:
             lines(args.classes, "--classes"),
         )
     )
-    model = bench.load_model(args.model, args.weights, dtype, None, run.device)
-    refuse_impossible(model, [case.config for case in run.cases])
-    vision = VisionSide(model, bench.image_processor(args.model, args.weights, model.config.image_size))
+    tower = load_tower(args.model, args.weights, dtype, None, run.device)
+    refuse_impossible(tower.model, [case.config for case in run.cases])
+    vision = VisionSide(tower, processor_of(args.model, args.weights, tower.model.config))
     wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
     skipped, count = [], 0
     if run.trained:

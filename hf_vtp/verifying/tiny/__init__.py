@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from . import cells, packed, row_wise, towers
+from . import cells, others, packed, row_wise, towers
 
-RECIPES = {**towers.RECIPES, **row_wise.RECIPES, **cells.RECIPES, **packed.RECIPES}  # by model_type
-FILLED = ("class_embedding", "image_newline", "high_res_vision_alpha")  # beside weights of two axes and more
+RECIPES = {**towers.RECIPES, **row_wise.RECIPES, **cells.RECIPES, **packed.RECIPES, **others.RECIPES}
+# Beside weights of two axes and more. Without the norm's, all features of Florence-2 would be equally long.
+FILLED = ("class_embedding", "image_newline", "high_res_vision_alpha", "image_proj_norm.weight")
 
 
 def tiny(kind: type[nn.Module], config: object) -> tuple[nn.Module, dict[str, Tensor]] | None:
