@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as ZERO_SHOT,
 )
 
+from ...families.table import list_families
 from ..bench.methods import COLUMNS as METHODS_COLUMNS
 from ..bench.report import FLOOR_COLUMNS, VISION_COLUMNS, Column, measured, number
 from ..bench.table_vlm import where
@@ -172,7 +173,7 @@ KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
         _items,
         _benchmarked,
     ),
-    "eval_vlm": Kind("llava", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
+    "eval_vlm": Kind("", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
 }
 
 
@@ -188,6 +189,13 @@ def kind_of(result: dict) -> Kind:
 
 
 def family_of(result: dict) -> str:
-    """The family of the model that a result is of."""
+    """The family of the model that a result is of; of a tower, the one that compares it with texts."""
     name = result.get("model_type") or result.get("benchmark")
-    return name if name in ANSWERING else kind_of(result).family
+    if name in ANSWERING:
+        return name
+    families = list_families()
+    if "model_type" not in result or name not in families:
+        return kind_of(result).family
+    tower = families[name]["tower"]
+    around = [root for root, row in families.items() if row["tower"] == tower and root in ZERO_SHOT]
+    return name if name in ZERO_SHOT else next(iter(around), name)

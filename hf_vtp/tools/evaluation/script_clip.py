@@ -82,6 +82,7 @@ def evaluate(run: Run) -> None:
     compared = accuracies or [name for name in COSINES[:1] if name in there]
     about = {
         "evaluation": "clip",
+        "model_type": vision.model.config.model_type,
         "data": data.source,
         "tasks": wanted,
         "num_items": count,
