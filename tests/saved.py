@@ -57,7 +57,7 @@ LANGUAGE = {
         dict(size={"height": 16, "width": 16}, image_grid_pinpoints=PINPOINTS),
         MARK,
         "<image>",
-        dict(num_image_tokens=16, vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9"),
+        dict(num_image_tokens=16, vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_2"),
     ),
 }
 NAMED = {"<img>": "start_image_token", "</img>": "end_image_token", "<IMG_CONTEXT>": "context_image_token"}
@@ -108,4 +108,3 @@ def save_vision(folder, model_type, name):
     if "input_ids" in inputs:
         tokenizer().save_pretrained(folder)
     return model
-

@@ -36,6 +36,8 @@ def task_of(family: str) -> Task:
         return Task("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm")
     if family in ZERO_SHOT:
         return Task("zero-shot-image-classification", ZERO_SHOT[family], "bench-clip")
+    if reads_texts(family):
+        return Task("zero-shot-image-classification", "AutoModel", "bench-clip")
     return Task("image-feature-extraction", "AutoModel", "bench-clip")
 
 
@@ -196,6 +198,11 @@ def family_of(result: dict) -> str:
     families = list_families()
     if "model_type" not in result or name not in families:
         return kind_of(result).family
-    tower = families[name]["tower"]
-    around = [root for root, row in families.items() if row["tower"] == tower and root in ZERO_SHOT]
-    return name if name in ZERO_SHOT else next(iter(around), name)
+    around = [root for root, row in families.items() if row["tower"] == families[name]["tower"]]
+    return name if reads_texts(name) else next(filter(reads_texts, around), name)
+
+
+def reads_texts(family: str) -> bool:
+    """Whether models of a family have a vision tower beside one for texts."""
+    row = list_families().get(family)
+    return row is not None and row["kind"] == "vision" and row["tower"] != family

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...apply import vtp_stats
+from ...stats import VTPStats
 from ..bench.cli import UsageError
 from ..cases import pruned_as
 from ..prompts import Prompts, new_tokens
@@ -61,6 +62,27 @@ class Answerer:
         """The model's answer to each row, and the number of image tokens kept of it."""
         with pruned_as(self.model, case.config) as model:
             output = self.generate(case, inputs)
-            kept = vtp_stats(model).num_kept if case.config else counts
+            kept = kept_of_rows(vtp_stats(model), inputs["pixel_values"], counts) if case.config else counts
         texts = self.prompts.tokenizer.batch_decode(output, skip_special_tokens=True)
         return [text.strip() for text in texts], list(kept)
+
+
+def kept_of_rows(stats: VTPStats, pixels: Tensor, counts: Sequence[int]) -> list[int]:
+    """How many of each row's `counts` image tokens were kept, where a picture may be several images.
+
+    Those of a picture are the next in `stats`: as many as its `pixels` [B, images, 3, H, W] that are no
+    padding, or else so many that each has as many tokens as any other.
+    """
+    images = [1] * len(counts)
+    if len(stats.num_kept) != len(counts):
+        if pixels.dim() == 5 and len(pixels) == len(counts):
+            images = (pixels != 0).flatten(2).any(dim=-1).sum(dim=1).tolist()
+        else:
+            images = [round(count * len(stats.num_kept) / sum(counts)) for count in counts]
+    kept, first = [], 0
+    for number, count in zip(images, counts, strict=True):
+        own = slice(first, first + number)
+        first += number
+        # a share: not every token of an image has a placeholder, nor comes each placeholder from a token
+        kept.append(round(count * sum(stats.num_kept[own]) / max(1, sum(stats.num_tokens[own]))))
+    return kept
