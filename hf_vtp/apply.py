@@ -33,7 +33,9 @@ def apply_vtp(model: nn.Module, config: VTPConfig | str | os.PathLike | None = N
 
     Image features of a pruned language model, asked for by `get_image_features`, have a row for every
     placeholder, NaN where its token was dropped in the tower. `forward` and `generate` never let such a row
-    through.
+    through. A class whose tower no row describes is pruned after its features, which then are all there; its
+    first prompt is compared with the full one, which takes two forwards more and raises RuntimeError where
+    they differ.
 
     Args:
         model: a model of Transformers, or a wrapper around one (torch.compile, PEFT, DDP).

@@ -52,8 +52,8 @@ def push(space: str, folder: str, private: bool) -> CommitInfo:
     api = HfApi()
     with clearly(space, WRITING):
         # the name comes back whole: "name" alone is one of the user's own
-        told = dict(repo_type="space", private=private, exist_ok=True)
-        whole = api.create_repo(space, space_sdk="gradio", **told).repo_id
+        options = dict(repo_type="space", private=private, exist_ok=True)
+        whole = api.create_repo(space, space_sdk="gradio", **options).repo_id
         if private and not api.space_info(whole).private:
             raise PermissionError(f"{whole} exists and is public; make it private on its page first")
         return api.upload_folder(

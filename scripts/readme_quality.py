@@ -38,9 +38,9 @@ def cells(root: Path) -> list[dict]:
             if compared["method"] != OURS or compared["metric"] != metric:
                 continue
             cell = (compared["keep_ratio"], compared["layer"])
-            told = {name: by_row[(name, *cell)] for name in (OURS, PLAIN, *BASELINES)}
-            told["downsample"] = by_row["downsample", cell[0], "-"]
-            numbers = {"ours": told.pop(OURS), "plain": told.pop(PLAIN), "floors": told}
+            scores = {name: by_row[(name, *cell)] for name in (OURS, PLAIN, *BASELINES)}
+            scores["downsample"] = by_row["downsample", cell[0], "-"]
+            numbers = {"ours": scores.pop(OURS), "plain": scores.pop(PLAIN), "floors": scores}
             found.append({"model": name, "result": result, **compared, **numbers})
     return found
 
@@ -71,7 +71,7 @@ def summary(found: list[dict]) -> str:
     best = max(floors, key=floors.get)
     several = ", ".join(f"`{floor}` {value:.4f}" for floor, value in floors.items())
     short = [(cell, f"{cell['low']:+.4f}") for cell in found if cell["low"] < MARGIN]
-    behind = [
+    losing = [
         (cell, f"{cell['ours']:.4f} to {cell['plain']:.4f}")
         for cell in found
         if cell["ours"] <= cell["plain"]
@@ -81,7 +81,7 @@ def summary(found: list[dict]) -> str:
         f"Mean over the {len(found)} cells: `{OURS}` {ours:.4f}, `{PLAIN}` {plain:.4f}; of the floors "
         f"{several} (the best single one: `{best}`).\n\n"
         f"Cells whose interval reaches below {MARGIN:+.2f}, so that `{OURS}` may lose more than a point to "
-        f"the best floor: {said(short)}.\n\nCells in which `{PLAIN}` is as good or better: {said(behind)}."
+        f"the best floor: {said(short)}.\n\nCells in which `{PLAIN}` is as good or better: {said(losing)}."
     )
 
 

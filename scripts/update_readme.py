@@ -30,9 +30,9 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def methods() -> str:
-    told = ("summary", "needs", "models", "where", "keep_ratio", "limit", "paper")
+    shown = ("summary", "needs", "models", "where", "keep_ratio", "limit", "paper")
     rows = [
-        [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), *(row[key] for key in told)]
+        [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), *(row[key] for key in shown)]
         for name, row in list_methods().items()
     ]
     headings = ["what it does", "needs", "models", "leaves", "`keep_ratio`", "most tokens", "source"]
@@ -151,14 +151,14 @@ def testbed() -> str:
 
 def pictures() -> str:
     """What scripts/make_pictures.py drew, and whether the model was trained."""
-    told = json.loads((ROOT / "pictures" / "captions.json").read_text())
+    captions = json.loads((ROOT / "pictures" / "captions.json").read_text())
     notes = {
         True: "Weights: the trained testbed's.",
         False: "Weights: random, so it shows the mechanics only.",
     }
     return "\n\n".join(
         f"![{row['caption'].replace('`', '')}](pictures/{name})\n\n{row['caption']} {notes[row['trained']]}"
-        for name, row in told.items()
+        for name, row in captions.items()
     )
 
 

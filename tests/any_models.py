@@ -66,6 +66,16 @@ class PatchLlamaPreTrained(PreTrainedModel):
         return self.language_model.embed_tokens
 
 
+class ReadsOnce:
+    def prepare_inputs_for_generation(self, *args, pixel_values=None, is_first_iteration=False, **kwargs):
+        """Pixels are read with the prompt only."""
+        told = dict(is_first_iteration=is_first_iteration, **kwargs)
+        inputs = super().prepare_inputs_for_generation(*args, **told)
+        if is_first_iteration or not kwargs.get("use_cache", True):
+            inputs["pixel_values"] = pixel_values
+        return inputs
+
+
 class PatchLlamaModel(PatchLlamaPreTrained):
     """The module that puts features into the prompt."""
 
@@ -79,7 +89,25 @@ class PatchLlamaModel(PatchLlamaPreTrained):
         return self.run(input_ids, pixel_values, inputs_embeds, **kwargs)
 
 
-class PatchLlama(PatchLlamaPreTrained, GenerationMixin):
+class AddsInside(PatchLlamaModel):
+    """Reads more of a prompt than embeddings and masks say: a number for every column."""
+
+    def run(self, input_ids, pixel_values, inputs_embeds, **kwargs):
+        embeds = self.embedded(input_ids, pixel_values, inputs_embeds)
+        columns = torch.arange(embeds.shape[1], device=embeds.device)[None, :, None]
+        return self.language_model(inputs_embeds=embeds + columns.sin(), **kwargs)
+
+
+class AsksNobody(PatchLlamaModel):
+    """Goes past its own get_image_features."""
+
+    def embedded(self, input_ids, pixel_values, inputs_embeds):
+        features = type(self).get_image_features(self, pixel_values).pooler_output.flatten(0, 1)
+        embeds = self.get_input_embeddings()(input_ids)
+        return embeds.masked_scatter((input_ids == self.config.image_token_id)[..., None], features)
+
+
+class PatchLlama(ReadsOnce, PatchLlamaPreTrained, GenerationMixin):
     """A language head around it."""
 
     def __init__(self, config):
@@ -96,7 +124,7 @@ class PatchLlama(PatchLlamaPreTrained, GenerationMixin):
         return with_head(self, output, labels)
 
 
-class FlatPatchLlama(PatchLlamaPreTrained, GenerationMixin):
+class FlatPatchLlama(ReadsOnce, PatchLlamaPreTrained, GenerationMixin):
     """The same in one class."""
 
     def __init__(self, config):

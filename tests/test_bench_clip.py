@@ -9,11 +9,13 @@ import load_script
 import numpy as np
 import pytest
 import torch
+from families import classes, made
 from models import clip_config
 from PIL import Image
-from transformers import BertConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel, SiglipConfig
+from transformers import BertConfig, CLIPImageProcessor, CLIPModel, LlavaConfig
 from transformers.utils import logging
 
+from hf_vtp.families.table import find_tower
 from hf_vtp.tools import loading
 
 ROOT = Path(__file__).parent.parent
@@ -26,8 +28,8 @@ ROW = {
     *("gbyte_moved", "arithmetic_floor_ms", "memory_floor_ms", "times_floor"),
 }
 RESULT = {
-    *("benchmark", "command", "model", "weights", "dtype", "attn_implementation", "compile", "images"),
-    *("num_images", "num_skipped", "rounds", "seed", "memory", "peaks", "environment", "rows"),
+    *("benchmark", "command", "model", "model_type", "weights", "dtype", "attn_implementation", "compile"),
+    *("images", "num_images", "num_skipped", "rounds", "seed", "memory", "peaks", "environment", "rows"),
 }
 
 pytestmark = pytest.mark.models
@@ -39,9 +41,8 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
     torch.manual_seed(0)
     CLIPModel(clip_config(layers=3)).save_pretrained(root / "clip")
-    CLIPVisionModel(clip_config(layers=2).vision_config).save_pretrained(root / "headless")
     BertConfig().save_pretrained(root / "bert")
-    SiglipConfig().save_pretrained(root / "siglip")
+    LlavaConfig().save_pretrained(root / "llava")
     CLIPModel(clip_config(layers=2)).save_pretrained(root / "torn")
     weights = root / "torn" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -144,6 +145,21 @@ def test_random_weights_have_no_cosine(folder, bench):
     assert result["rows"][1]["layers"] == [0, 1]
 
 
+@pytest.mark.parametrize("model_type", ["siglip", "siglip2", "dinov2"])
+def test_any_tower_is_measured(model_type, folder, bench, tmp_path):
+    """With its own embedding, and its own inputs where patches and masks take the place of pixels."""
+    model, _ = made(model_type, classes(model_type)[0])
+    model.save_pretrained(tmp_path)
+    argv = ("--model", tmp_path, "--images", folder / "photos", "--keep-ratio", 0.5, "--rounds", 1)
+    code, out, err = bench(*argv, "--batch-size", 2, "--method", "vtp", "dynamic", "--layer", 0)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    whole, *pruned = result["rows"]
+    assert result["model_type"] == find_tower(model).config.model_type
+    for row in pruned:
+        assert 0 < row["cosine_min"] < 1 < row["flop_ratio"] and row["kept_tokens"] < whole["kept_tokens"]
+
+
 def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
     def no_network():
         raise ConnectionError("Name or service not known")
@@ -168,11 +184,10 @@ REFUSED = {  # arguments, and what the one sentence says
     "unknown method": ((*CLIP, "--method", "best"), "choose from ['cdpruner'"),
     "layer beyond": ((*CLIP, "--layer", "3"), "choose from 0 to 2"),
     "layers falling": ((*CLIP, "--layer", "1", "0"), "ascending"),
-    "BERT": (("--model", "{0}/bert"), "clip or clip_vision_model"),
-    "SigLIP": (("--model", "{0}/siglip", "--weights", "random"), "clip or clip_vision_model"),
+    "BERT": (("--model", "{0}/bert"), "of model_type 'bert', which has no vision tower"),
+    "LLaVA": (("--model", "{0}/llava", "--weights", "random"), "measure it with bench-vlm"),
     "no config": (("--model", "{0}/empty"), "config.json"),
     "no model folder": (("--model", "{0}/nowhere"), "there is no folder"),
-    "no projection": (("--model", "{0}/headless"), "no image embedding"),
     "torn weights": (("--model", "{0}/torn"), "cannot be loaded"),
     "other size": (("--model", "{0}/other_size"), "image processor"),
     "unknown geometry": (("--model", "a/b", "--weights", "random"), "openai/clip-vit-base-patch16"),

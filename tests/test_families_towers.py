@@ -244,6 +244,18 @@ def test_towers_compile_as_one_graph(family, method):
     torch.compiler.reset()
 
 
+def test_a_tower_inside_another_model_compiles():
+    torch.compiler.reset()
+    model, inputs = made("siglip", "SiglipForImageClassification")
+    images = {"pixel_values": inputs["pixel_values"]}
+    apply_vtp(model, **METHODS["absorb"])
+    with torch.no_grad():
+        expected = model(**images).logits
+        found = torch.compile(model, fullgraph=True, backend="eager")(**images).logits
+    torch.testing.assert_close(found, expected, **CLOSE)
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("family", TOWERS)
 def test_removal_leaves_nothing(family):
     tower, inputs = made(family, TOWERS[family])

@@ -232,6 +232,6 @@ def test_an_unsupported_tower_is_refused_by_name():
     tower = BeitConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
     model = LlavaForConditionalGeneration(LlavaConfig(vision_config=tower, text_config=text_config()))
     before = state(model)
-    with pytest.raises(ValueError, match="'beit' cannot be pruned; choose from .*'clip_vision_model'"):
+    with pytest.raises(ValueError, match="'beit' cannot be pruned; .*choose from .*'clip_vision_model'"):
         apply_vtp(model)
     assert state(model) == before

@@ -6,8 +6,9 @@ from models import clip, clip_inputs
 from qwen import VIDEO
 from vlm import FAMILIES, Llava, Qwen
 
+from hf_vtp import differences
 from hf_vtp import verify as verify_fully
-from hf_vtp.verifying import differences, full_tower
+from hf_vtp.verifying import full_tower
 
 pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", keep_ratio=0.5)

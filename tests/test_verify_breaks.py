@@ -138,6 +138,8 @@ def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(monkeypatch):
 
 
 def test_a_wrong_reference_does_not_pass_as_rounding(monkeypatch):
+    from hf_vtp.verifying import full_packed  # noqa: F401
+
     kind = FULL[next(k for k in FULL if k.__name__ == "PackedTower")]
     monkeypatch.setattr(kind, "attention", lambda self, module, states, *_: torch.zeros_like(states))
     report = verify(Qwen.model(), Qwen.inputs((1,)), **DROP)

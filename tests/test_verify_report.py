@@ -9,9 +9,9 @@ from models import CLIP_CLASSES, clip, clip_inputs, same, state
 from torch.utils._python_dispatch import TorchDispatchMode
 from vlm import FAMILIES, Llava, Qwen
 
-from hf_vtp import VTPConfig, apply_vtp, verify, vtp_stats
+from hf_vtp import VTPConfig, apply_vtp, differences, verify, vtp_stats
 from hf_vtp.apply import applied
-from hf_vtp.verifying import api, checks, differences
+from hf_vtp.verifying import api, checks
 
 pytestmark = pytest.mark.models
 DROP = dict(method="qk_topk", keep_ratio=0.5)

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from families import classes, made
 from load_script import SCRIPTS, run
 from PIL import Image
+from processed import save_with_processor
 
 from hf_vtp.tools import verify_inputs
 
@@ -48,6 +50,19 @@ def test_the_script_makes_random_weights_of_a_named_geometry(name, capsys, monke
     told = ["--weights", "random", "--device", "cpu", "--new-tokens", "2", "--keep-ratio", "0.7", "0.4"]
     code, _, line, _ = command(capsys, "--model", name, *told, "--layer", "0,1")
     assert code == 0 and line["holds"] and line["config"]["keep_ratio"] == [0.7, 0.4]
+
+
+@pytest.mark.parametrize("name", ["llava_next", "siglip2"])
+def test_the_script_makes_random_weights_of_a_folder(name, capsys, tmp_path):
+    """A language model's needs a processor; a tower's inputs are those of its model_type's processor."""
+    folder = tmp_path / name
+    if name == "llava_next":
+        save_with_processor(folder, name)
+    else:
+        made(name, classes(name)[0])[0].config.save_pretrained(folder)
+    told = ["--weights", "random", "--device", "cpu", "--new-tokens", "2"]
+    code, table, line, err = command(capsys, "--model", str(folder), *told)
+    assert code == 0 and line["holds"], (table, err)
 
 
 def test_the_script_exits_with_1_where_a_check_fails(capsys):

@@ -19,7 +19,7 @@ from ..towers.features import Features
 from ..towers.rows import Grid
 from ..towers.tower import Tower
 from .first_use import FirstUse
-from .table import FamilyRow
+from .table import FamilyRow, has_row
 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 ENCODER = "get_image_features"
@@ -33,16 +33,16 @@ class AfterFeatures(Generates):
     than their embeddings, so its own forward embeds them and puts the features in, which are fewer.
     """
 
+    row: FamilyRow
     tower: Tower
     inner: nn.Module
-    row: FamilyRow
     encoders: dict[str, str]  # by argument with pixels, the name of its encoder
     runs: list[Run]
     counted: list[str] = []  # arguments whose features were counted since a forward ended
 
     def read(self, arguments: dict, memory: Memory | None, generating: bool = False) -> Reading:
         reading = super().read(arguments, memory, generating)
-        if self.after_features and memory is None:
+        if memory is None and not has_row(self.model):
             FirstUse(self, arguments, reading, generating).check()
         return reading
 

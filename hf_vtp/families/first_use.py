@@ -40,7 +40,7 @@ class FirstUse:
         counted = counted or steps_over_masks(model.config.get_text_config())
         if torch.compiler.is_compiling() or not canary.first(model) or counted:
             return
-        from ..verifying.differences import Bounds, precision
+        from ..differences import Bounds, precision
 
         name = type(model).__name__
         try:

@@ -1,5 +1,5 @@
 """Methods: the parts they are made of, and the table of those with a name."""
 
-from .table import list_methods
+from .listing import list_methods
 
 __all__ = ["list_methods"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..pruning.registry import Table, limit_of
+from ..pruning.registry import Table
 from .layers import at, every_layer, every_other_layer
 from .mergers import MERGERS
 from .scorers import SCORERS
@@ -44,7 +44,7 @@ METHODS.update(
         "this project",
         scorer_options={"of": "qk"},
         merger_options={"lloyd": 2},
-        after_features={"scorer": "token_norm"},
+        after_features={"scorer": "token_norm"},  # no queries and keys are there
     ),
     qk_topk=Method(
         "qk_norm",
@@ -227,43 +227,3 @@ METHODS.update(
     random=Method("random", "top_k", "drop", "a floor: tokens drawn at random, seeded"),
     uniform=Method("uniform", "top_k", "drop", "a floor: a regular grid of tokens"),
 )
-
-
-def list_methods() -> dict[str, dict[str, str]]:
-    """Every named method; the README's table is made from it.
-
-    By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
-    act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
-    unused; `limit`, the most tokens of an image it takes, or ""; `after_features`, whether it can act on
-    features alone, and with which other part; `summary` and `paper`.
-    """
-    return {name: describe(method) for name, method in METHODS.items()}
-
-
-def describe(method: Method) -> dict[str, str]:
-    rows = [table[getattr(method, part)] for part, table in PARTS.items()]
-    needs = sorted({need for row in rows for need in row.needs})
-    ratios = [row.keep_ratio for row in rows if row.keep_ratio != "exact"]
-    where = {None: "early in the tower", "output": "after the tower (CLIP: early)"}
-    return {
-        **{part: getattr(method, part) for part in PARTS},
-        "needs": ", ".join(needs),
-        "models": "with a prompt" if "text" in needs else "all",
-        "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
-        "keep_ratio": ratios[0] if ratios else "exact",
-        "limit": str(limit_of(rows) or ""),
-        "after_features": after_features(method),
-        "summary": method.summary,
-        "paper": method.paper,
-    }
-
-
-OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # what only a tower's layers have
-
-
-def after_features(method: Method) -> str:
-    """ "yes", "no", or the parts with which a method can do without the layers of a tower."""
-    parts = {part: method.after_features.get(part, getattr(method, part)) for part in PARTS}
-    if any(OF_LAYERS & set(PARTS[part][name].needs) for part, name in parts.items()):
-        return "no"
-    return ", ".join(f"{part} {name}" for part, name in method.after_features.items()) or "yes"

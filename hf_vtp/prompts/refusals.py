@@ -20,7 +20,7 @@ def steps_over_masks(config: object) -> bool:
 
 
 def refuse_encoded(arguments: dict) -> None:
-    """Images whose features the caller made; there is nothing left to prune."""
+    """Images whose features the caller made; nothing remains to be pruned."""
     if arguments.get("mm_encoder_outputs"):
         raise NotImplementedError(
             "images that are encoded already cannot be pruned; pass their pixel values instead"

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
+OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # needs that only a tower's layers can meet
+
 
 @dataclass(frozen=True)
 class Entry:

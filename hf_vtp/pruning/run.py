@@ -31,7 +31,9 @@ class Run:
     """
 
     grids: list[tuple[int, int, int]]  # (frames, rows, columns) of each image, in tokens
-    layout: object  # what the tower's pattern keeps for its later layers, of the pattern's own type
+    # what the tower's pattern keeps for its later layers, of the pattern's own type; made here because
+    # torch.compile loses what is put into a dict that was handed to __init__
+    layout: object = field(default_factory=dict)
     stages: dict[int, list[Group]] = field(default_factory=dict)  # by layer
     # by layer, what a method asked to observe of it, of the tokens still there
     seen: dict[int, Tensor] = field(default_factory=dict)

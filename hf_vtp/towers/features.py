@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import VTPConfig
-from ..methods.table import OF_LAYERS
+from ..pruning.registry import OF_LAYERS
 from ..pruning.run import Group, Run
 from ..pruning.stage import needs, prune
 from ..pruning.tokens import VisionTokens

@@ -1,4 +1,4 @@
-"""Towers whose images have different grids in one batch, each padded behind its patches (naflex)."""
+"""Towers whose images have different grids in one batch, each padded after its patches (naflex)."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class PaddedTower(PlainTower):
 
 
 def together(groups: list[Group], parts: list[Tensor], count: int) -> Tensor:
-    """Rows of `count` images [B, K, ...] from those of each group, zeros behind the shorter."""
+    """Rows of `count` images [B, K, ...] from those of each group, zeros after the shorter."""
     longest = max(part.shape[1] for part in parts)
     whole = parts[0].new_zeros(count, longest, *parts[0].shape[2:])
     for group, part in zip(groups, parts, strict=True):

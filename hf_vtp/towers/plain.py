@@ -17,8 +17,8 @@ from . import masks, pooling, states
 from .cells import Cells
 from .layer_hooks import LayerHooks
 from .masks import MaskAttention, Narrowed, OwnConfigs
+from .places import Places
 from .rows import Grid, TowerRow, find
-from .states import scattered
 from .tower import Tower
 
 
@@ -36,8 +36,8 @@ class Part:
         return {layer: take(x, group.outcome.keep.clamp(min=0)) for layer, x in self.seen.items()}
 
 
-class PlainTower(Tower):
-    """Patches of one size of image, in raster order, behind prefix tokens; absorbed tokens weigh as keys.
+class PlainTower(Places, Tower):
+    """Patches of one size of image, in raster order, after prefix tokens; absorbed tokens weigh as keys.
 
     Tokens are patches, or where a projector needs the grid, cells of `cell` x `cell` patches that leave
     together. A run's layout is a dict of Narrowed by stage.
@@ -81,7 +81,7 @@ class PlainTower(Tower):
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         grids = self.row.grids(self.module, states.arguments(self.module, args, kwargs))
-        return Run([self.cells.grid(grid) for grid in grids], {}), kwargs
+        return Run([self.cells.grid(grid) for grid in grids]), kwargs
 
     def input_grids(self, name: str, arguments: dict) -> list[Grid] | None:
         """Grids of the images in an argument of the whole model, None where there are none."""
@@ -162,47 +162,6 @@ class PlainTower(Tower):
             **({} if self.call.text is None else self.call.text.of(entered.images)),
             **views,
         )
-
-    def positions(self, run: Run) -> Tensor | None:
-        """Tokens that a forward kept of each image, [B, K], -1 for padding; None = all."""
-        return run.layout[max(self.stages)].positions
-
-    def kept(self, run: Run) -> Tensor | None:
-        """The same as bool [B, N]."""
-        positions = self.positions(run)
-        if positions is None:
-            return None
-        n = math.prod(run.grids[0])
-        kept = torch.zeros(len(positions), n + 1, dtype=torch.bool, device=positions.device)
-        return kept.scatter(1, positions % (n + 1), True)[:, :n]  # padding, -1, goes to the last column
-
-    @property
-    def restores(self) -> bool:
-        """Whether a projector gets all places of the grid, with zeros where a token was dropped."""
-        return self.cells.side > 1
-
-    def there(self, run: Run) -> Tensor | None:
-        """Which of those places hold a token, bool [B, N]; None = all, no image is padded."""
-        return None
-
-    def restored(self, run: Run, hidden_states: Tensor) -> Tensor:
-        """[B, P + K·M, D] as [B, P + N·M, D] in raster order, zeros where a token was dropped.
-
-        States of before the last stage, which have other lengths, stay as they are.
-        """
-        narrowed, p = run.layout[max(self.stages)], self.num_prefix_tokens
-        index = self.index(run, narrowed)
-        if hidden_states.shape[1] != index.shape[1]:
-            return hidden_states
-        padding = (narrowed.positions < 0).repeat_interleave(self.cells.size, dim=1)
-        index = index.masked_fill(torch.nn.functional.pad(padding, (p, 0)), -1)
-        return scattered(hidden_states, index, p + math.prod(run.grids[0]) * self.cells.size)
-
-    def index(self, run: Run, narrowed: Narrowed) -> Tensor:
-        """Rows of the unpruned sequence that the layers after a stage still have, [B, P + K·M]."""
-        if narrowed.index is None:
-            narrowed.index = self.cells.rows(narrowed.positions, run.grids[0], self.num_prefix_tokens)
-        return narrowed.index
 
     def key_bias(self, sizes: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Added to the logits of each key, [B, 1, 1, P + K·M]; None where all weigh the same."""

@@ -153,7 +153,7 @@ def seqlens(cu_seqlens: Tensor, rows: Tensor, on_device: bool) -> Tensor:
 
 
 def whole_groups(grids: list[Grid]) -> list[Group]:
-    """Images with equal grids together, nothing left yet."""
+    """Images with equal grids together, nothing dropped yet."""
     by_grid: dict[tuple, list[int]] = {}
     for image, grid in enumerate(grids):
         by_grid.setdefault(grid, []).append(image)

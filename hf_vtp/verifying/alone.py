@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import apply as patch
+from ..differences import Difference, between
 from .batch import images_of_rows, row_alone, with_neighbour
 from .case import Case, Seen
 from .checks import needs_prompt
-from .differences import Difference, between
 from .full_prompt import compared, full_mask
 from .outcome import NotApplicable, Outcome
 from .rounding import Measured

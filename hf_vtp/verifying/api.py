@@ -12,9 +12,9 @@ from torch import nn
 from .. import canary
 from ..apply import applied, unpruned, unwrap, vtp
 from ..config import VTPConfig
+from ..differences import Bounds, precision
 from ..environment import environment
 from . import alone, checks
-from .differences import Bounds, precision
 from .footprint import Footprint
 from .outcome import NotApplicable, Outcome
 from .report import Check, Report
@@ -61,7 +61,8 @@ def verify(
 
     `inputs` is what the processor returned for one batch. A pruned model is verified as it is pruned, and the
     same pruning holds afterwards; of another, `config` and VTPConfig's fields say how, as in apply_vtp.
-    No weights are copied, logits of whole prompts are never there at once, and nothing is left behind.
+    No weights are copied, and logits of whole prompts are never there at once. The model is as before
+    afterwards.
 
     A figure is the largest relative difference ‖a - b‖ / ‖b‖ over rows: tokens of a tower, columns of a
     prompt. `tolerance` is how large it may be; without one it may be four times what rounding was seen to
@@ -77,8 +78,8 @@ def verify(
     root = unwrap(model)
     with prepared(model, inputs, config, tolerance, max_new_tokens, **overrides) as case:
         found = [run(case, name) for name in CHECKS]
-    told = (type(root).__name__, case.bounds.precision, case.config.to_dict())
-    return Report(*told, found, environment(next(root.parameters()).device))
+    about = (type(root).__name__, case.bounds.precision, case.config.to_dict())
+    return Report(*about, found, environment(next(root.parameters()).device))
 
 
 @contextmanager

@@ -162,35 +162,35 @@ class Case:
         return self.prompted and not isinstance(self.tower, Features)
 
     def kept(self, seen: Seen) -> list[Tensor]:
-        """Which rows of each image's unpruned features the pruned model kept, ascending.
+        """Which rows of each image's unpruned features the pruned model kept, ascending."""
+        if self.marked:
+            return [torch.nonzero(~rows.isnan().any(dim=-1))[:, 0] for rows in self.features(seen)]
+        return self.named(seen)
+
+    def named(self, seen: Seen) -> list[Tensor]:
+        """Tokens of each of the tower's images that statistics and prefix tokens say are kept, ascending."""
+        prefix = torch.arange(self.tower.num_prefix_tokens)
+        return [torch.cat([prefix.to(keep), keep + len(prefix)]) for keep in seen.stats.keep_indices]
+
+    def kept_features(self, seen: Seen) -> list[Tensor]:
+        """The rows of each image that the pruned model kept, [K, D]; padding and marks left out.
 
         Raises ValueError where the marks are not where the statistics say.
         """
-        prefix = self.tower.num_prefix_tokens
-        named = [torch.nn.functional.pad(keep + prefix, (prefix, 0)) for keep in seen.stats.keep_indices]
-        for keep in named:
-            keep[:prefix] = torch.arange(prefix, device=keep.device)
-        if not self.marked:
-            return named
-        kept = [torch.nonzero(~rows.isnan().any(dim=-1))[:, 0] for rows in self.features(seen)]
-        sizes = zip(self.features(seen), seen.stats.num_tokens, strict=False)
-        if len(kept) == len(named) and len(gone := {len(rows) - n for rows, n in sizes}) == 1:
-            skipped = prefix - gone.pop()  # prefix tokens that the language model does not read
-            wanted = [keep[skipped:] - skipped for keep in named]
-            if not all(torch.equal(a, b.to(a.device)) for a, b in zip(kept, wanted, strict=True)):
-                raise ValueError(
-                    "the tokens that came out of the tower are not those that its statistics name"
-                )
-        return kept
-
-    def kept_features(self, seen: Seen) -> list[Tensor]:
-        """The rows of each image that the pruned model kept, [K, D]; padding and marks left out."""
         if seen.served:
             return list(torch.cat(seen.served).split(seen.stats.num_kept))
-        pairs = zip(self.features(seen), self.kept(seen), strict=True)
+        features, kept = self.features(seen), self.kept(seen)
         if not self.prompted:
-            return [rows[: len(keep)] for rows, keep in pairs]
-        return [rows[keep.to(rows.device)] for rows, keep in pairs]
+            return [rows[: len(keep)] for rows, keep in zip(features, kept, strict=True)]
+        gone = {len(rows) - n for rows, n in zip(features, seen.stats.num_tokens, strict=False)}
+        if self.marked and len(features) == len(seen.stats.num_tokens) and len(gone) == 1:
+            skipped = self.tower.num_prefix_tokens - gone.pop()  # what the language model does not read
+            for rows, named in zip(kept, self.named(seen), strict=True):
+                if not torch.equal(rows, named[skipped:].to(rows) - skipped):
+                    raise ValueError(
+                        "the tokens that came out of the tower are not those that its statistics name"
+                    )
+        return [rows[keep.to(rows.device)] for rows, keep in zip(features, kept, strict=True)]
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .. import apply as patch
+from ..differences import Difference, between, largest
 from .condensed import spread
-from .differences import Difference, between, largest
 from .encodings import Encoding
 from .footprint import Footprint
 from .full_prompt import (
@@ -32,7 +32,7 @@ def ratio_one(case: Measured) -> Outcome:
         found = case.look(case.inputs).outputs
         stats = patch.vtp_stats(case.model)
     gone = sum(stats.num_tokens) - sum(stats.num_kept)
-    wrong = f"{gone} tokens left" if gone else ""
+    wrong = f"{gone} tokens were dropped" if gone else ""
     return Outcome(alike(found, case.baseline.outputs), case.repeated, wrong, _unsteady(case))
 
 
@@ -48,8 +48,8 @@ def undo(case: Measured) -> Outcome:
             greedy(case, case.inputs, 1)
     finally:
         patch.take_off(case.model)
-    left = before.differences()
-    wrong = f"left behind: {'; '.join(left[:3])}{' …' * (len(left) > 3)}" if left else ""
+    changed = before.differences()
+    wrong = f"remains: {'; '.join(changed[:3])}{' …' * (len(changed) > 3)}" if changed else ""
     found = alike(case.look(case.inputs).outputs, plain)
     return Outcome(found, case.repeated, wrong, _unsteady(case))
 
@@ -143,7 +143,7 @@ def generate(case: Measured) -> Outcome:
 def needs_prompt(case: Measured) -> None:
     """Raise NotApplicable where there is no prompt to shorten."""
     if not case.prompted:
-        raise NotApplicable(f"{type(case.model).__name__} has no language model behind its tower")
+        raise NotApplicable(f"{type(case.model).__name__} has no language model after its tower")
     if "input_ids" not in case.inputs:
         raise NotApplicable("the inputs hold no input_ids")
 

@@ -83,7 +83,7 @@ class FullPacked(FullTower):
         for start, stop in zip(ends, ends[1:], strict=False):
             seen = alive[start:stop]
             if not seen.any():
-                continue  # all of them left: whatever they become is read by nobody
+                continue  # all were dropped: whatever they become is read by nobody
             # the living keys alone are what a mask would leave of all, without a mask of L × L numbers
             q, k, v = query[start:stop], key[start:stop][seen], value[start:stop][seen]
             q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, H, L or living, d]

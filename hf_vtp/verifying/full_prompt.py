@@ -1,4 +1,4 @@
-"""The full prompt with what the pruned model kept in it and the placeholders of what left masked as keys.
+"""The full prompt with what the pruned model kept in it, the placeholders of dropped tokens masked as keys.
 
 Positions are those that the unpruned model itself gave to the full prompt.
 """

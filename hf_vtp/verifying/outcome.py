@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .differences import Difference
+from ..differences import Difference
 
 
 class NotApplicable(Exception):

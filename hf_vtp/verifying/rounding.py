@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..differences import Bounds, Difference, between, largest
 from .case import Case, after
-from .differences import Bounds, Difference, between, largest
 from .full_prompt import compared, forward_positions, same_prompt
 from .tower_runs import full_features, full_outputs
 

@@ -63,7 +63,7 @@ def masking(case: Case, pruned: Seen | None, run: int, images: range) -> Abstrac
 
 
 def _without_padding(case: Case, states: Tensor, stage: StageStats) -> Tensor:
-    """The output of a stage's layer as the rows [rows, D] of what is left, image after image."""
+    """The output of a stage's layer as the rows [rows, D] of what is kept, image after image."""
     if states.dim() == 2:  # packed: there is none
         return states
     prefix, size = case.tower.num_prefix_tokens, case.tower.cells.size

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from PIL import Image
 
-from ..methods.table import list_methods
+from ..methods import list_methods
 from ..names import parameters
 from ..wrappers import unwrap
 

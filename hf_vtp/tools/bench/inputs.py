@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from PIL import Image
@@ -12,13 +13,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ...families.table import FAMILIES, TOWERS
 from ..processors import load_processor
 from ..prompts import question_inputs
-from .cli import UsageError
+from .cli import UsageError, first_sentence
 
 FIRST_WORD = 3  # ids below it are often the padding, the beginning and the end of texts
 MEDIA = ("image", "video", "audio")
 MARKS = [(f"{what}_start_token_id", f"{what}_end_token_id") for what in ("vision", "image")]
 SMALL, LARGE = 16, 1024  # image tokens, about, by which a processor shows whether images differ in size
 QUESTION = "?"
+INSTEAD = "give a folder that holds the whole of its tokenizer and processor"
 
 
 class Batches:
@@ -116,9 +118,23 @@ class Processed(Batches):
 
     def __init__(self, config: PreTrainedConfig, name: str):
         super().__init__(config)
-        self.processor = load_processor(name, config)
+        self.name = name
+        with self.in_one_sentence():
+            self.processor = load_processor(name, config)
         if getattr(self.processor, "tokenizer", None) is None:
-            raise UsageError(f"{name} has no processor for pictures with text; give a folder that has one")
+            raise UsageError(f"{name} has no processor for pictures with text; {INSTEAD}")
+
+    @contextmanager
+    def in_one_sentence(self) -> Iterator[None]:
+        """Raise UsageError for whatever a processor that lacks a part may raise."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"the processor of {self.name} makes no prompt ({first_sentence(error)}); {INSTEAD}"
+            ) from None
 
     def make(self, model, rows: int, text_tokens: int, image_tokens: int | None, numbers) -> tuple:
         inputs, size = self.prompts(model, rows, image_tokens, numbers)
@@ -152,7 +168,8 @@ class Processed(Batches):
         """Find whether the processor makes more tokens of a larger picture."""
         counts = {}
         for tokens in (SMALL, LARGE):
-            inputs, _ = self.prompts(model, 1, tokens, torch.Generator().manual_seed(0))
+            with self.in_one_sentence():
+                inputs, _ = self.prompts(model, 1, tokens, torch.Generator().manual_seed(0))
             counts[tokens] = inputs["input_ids"].shape[1]
         self.any_size = counts[SMALL] != counts[LARGE]
 

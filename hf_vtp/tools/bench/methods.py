@@ -10,7 +10,8 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ...config import VTPConfig
-from ...methods.table import METHODS, list_methods
+from ...methods import list_methods
+from ...methods.table import METHODS
 from ...pruning.stage import limit, needs, observe, prune, watched
 from ...pruning.tokens import VisionTokens, num_keep
 from .cli import UsageError

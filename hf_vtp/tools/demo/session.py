@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...apply import vtp_stats
 from ...config import VTPConfig
-from ...methods.table import list_methods
+from ...methods import list_methods
 from ...visualize import draw_kept, layout
 from ...visualize.contact import LETTERS, thumbnail
 from ...visualize.geometry import NoGrid

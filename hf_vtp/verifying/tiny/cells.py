@@ -70,7 +70,7 @@ def _idefics3(config, numbers: torch.Generator) -> tuple[dict, dict]:
 def _granite_docling(config, numbers: torch.Generator) -> tuple[dict, dict]:
     vision = dict(VISION, out_hidden_size=16, scale_factor=2, deepstack_visual_indexes=[0, 1])
     factors = dict(embedding_multiplier=2.0, residual_multiplier=1.0, attention_multiplier=1.0)
-    text = _text(config, num_hidden_layers=3, **factors)  # features are added behind the first layers
+    text = _text(config, num_hidden_layers=3, **factors)  # features are added after the first layers
     changes = _changes(vision, text, image_token_id=IMAGE, pad_token_id=PAD)
     inputs = _prompt(TILES)
     inputs["pixel_values"] = _pixels(numbers, 2, 4, 3, 24, 24)
@@ -176,7 +176,7 @@ def _mistral3(config, numbers: torch.Generator) -> tuple[dict, dict]:
     changes["image_token_index" if config.model_type == "mistral3" else "image_token_id"] = IMAGE
     if config.model_type == "mistral3":
         changes["text_config"]["sliding_window"] = None
-        return changes, {**_prompt([[[4] * 3, [2] * 4], [[2] * 2]]), **inputs}  # a token behind every row
+        return changes, {**_prompt([[[4] * 3, [2] * 4], [[2] * 2]]), **inputs}  # a token after every row
     return changes, {**_prompt([[[12], [8]], [[4]]]), **inputs}
 
 
@@ -217,7 +217,7 @@ def _granite4_vision(config, numbers: torch.Generator) -> tuple[dict, dict]:
     changes |= dict(image_grid_pinpoints=[[24, 48], [48, 24]], deepstack_layer_map=[[-2, 0], [-1, 1]])
     changes |= dict(spatial_target_layers=[2, 3])
     changes["vision_feature_select_strategy"] = "default" if kind == "clip_vision_model" else "full"
-    inputs = _prompt([[[9 + 3 * 7], [9 + 6 * 4]], [[9 + 6 * 4]]])  # a newline behind every row of crops
+    inputs = _prompt([[[9 + 3 * 7], [9 + 6 * 4]], [[9 + 6 * 4]]])  # a newline after every row of crops
     inputs["image_sizes"] = torch.tensor([[24, 48], [48, 24], [48, 24]])
     return changes, {**inputs, "pixel_values": _pixels(numbers, 3, 3, 3, 24, 24)}
 

@@ -1,4 +1,4 @@
-"""Tiny recipes: families that are pruned behind `get_image_features` only, whatever their tower."""
+"""Tiny recipes: families that are pruned after `get_image_features` only, whatever their tower."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _florence2(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "image_token_id": IMAGE,
         "tie_word_embeddings": False,
     }
-    picture = [IMAGE] * 17  # 4 × 4 patches behind their mean
+    picture = [IMAGE] * 17  # 4 × 4 patches after their mean
     rows = [[*picture, 1, 5, 6, 7, 2], [*picture, 1, 8, 2, PAD, PAD]]  # one image each, padded on the right
     ids = torch.tensor(rows)
     inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long()}
@@ -55,6 +55,19 @@ def _perception_lm(config, numbers: torch.Generator) -> tuple[dict, dict]:
     }
     pixels = torch.randn(3, 3, 3, 16, 16, generator=numbers)  # a thumbnail and two tiles each
     return changes, {**_prompt([[12, 12], [12]]), "pixel_values": pixels}
+
+
+def _fast_vlm(config, numbers: torch.Generator) -> tuple[dict, dict]:
+    # Stands in for timm's FastViT, which is no dependency: both give [B, C, H, W].
+    tower = dict(model_type="convnext", hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, hidden_size=16)
+    changes = {
+        "vision_config": tower,
+        "text_config": dict(TEXT, model_type=config.text_config.model_type),
+        "image_token_index": IMAGE,
+        "image_seq_length": 16,
+    }
+    pixels = torch.randn(3, 3, 32, 32, generator=numbers)
+    return changes, {**_prompt([[16, 16], [16]]), "pixel_values": pixels}
 
 
 def _gemma3n(config, numbers: torch.Generator) -> tuple[dict, dict]:
@@ -118,6 +131,7 @@ def _prompt(images: list[list[int]]) -> dict[str, Tensor]:
 
 
 RECIPES: dict[str, Callable] = {  # by the config's model_type
+    "fast_vlm": _fast_vlm,
     "florence2": _florence2,
     "gemma3n": _gemma3n,
     "perception_lm": _perception_lm,

@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import LlavaOnevisionModel
 from transformers.image_processing_utils import select_best_resolution
+
+from ...names import parameters
 
 IMAGE, VIDEO, START, END, BREAK, PAD, WORDS = 30, 31, 32, 33, 34, 0, 40
 SIZES = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
@@ -92,7 +95,7 @@ def _alike(numbers: torch.Generator, count: int = 16, side: int = 16) -> dict[st
 
 
 def _pixtral(numbers: torch.Generator, merge: int) -> dict[str, Tensor]:
-    """As PixtralProcessor does: a break behind each row of units, an end behind the last."""
+    """As PixtralProcessor does: a break after each row of units, an end after the last."""
     images, pixels = [], torch.zeros(3, 3, 24, 24)
     for pad, (height, width) in zip(pixels, PIXTRAL, strict=True):
         row = [*[IMAGE] * (width // (4 * merge)), BREAK]
@@ -181,10 +184,14 @@ def _onevision(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
         return None
     # Images of a row with several are not cut into tiles; the tiles of TALL are shrunk.
     whole, clip = [IMAGE] * 17, [VIDEO] * (4 * 3 + 1)
-    inputs = _prompt([[whole, clip, whole], [_unpadded(TALL, 2)], [_unpadded(SMALL, 2)]])
+    # in older releases the newline of a clip is no feature, and videos with it are refused
+    videos = "pixel_values_videos" in parameters(LlavaOnevisionModel.get_video_features)
+    first = [whole, clip, whole] if videos else [whole, whole]
+    inputs = _prompt([first, [_unpadded(TALL, 2)], [_unpadded(SMALL, 2)]])
     inputs |= _tiles(numbers, [SMALL, WIDE, TALL, SMALL], whole=2)
     inputs["batch_num_images"] = torch.tensor([2, 1, 1])
-    inputs["pixel_values_videos"] = _pixels(numbers, 1, 3, 3, 16, 16)
+    if videos:
+        inputs["pixel_values_videos"] = _pixels(numbers, 1, 3, 3, 16, 16)
     return {**made[0], "video_token_id": VIDEO, "vision_aspect_ratio": "anyres_max_2"}, inputs
 
 
@@ -226,16 +233,9 @@ def _video_llava(config, numbers: torch.Generator) -> tuple[dict, dict]:
     return changes, {**inputs, "pixel_values_videos": _pixels(numbers, 2, 2, 3, 16, 16)}
 
 
-def _fast(config, numbers: torch.Generator) -> tuple[dict, dict]:
-    # Stands in for timm's FastViT, which is no dependency: both give [B, C, H, W].
-    vision = dict(model_type="convnext", hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, hidden_size=16)
-    return dict(_base(config), vision_config=vision), _alike(numbers, side=32)
-
-
 RECIPES: dict[str, Callable] = {  # by the config's model_type
     "deepseek_vl": _deepseek,
     "deepseek_vl_hybrid": _hybrid,
-    "fast_vlm": _fast,
     "janus": _janus,
     "llava": _llava,
     "llava_next": _next,
