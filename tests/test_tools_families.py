@@ -114,6 +114,13 @@ def test_tune_finds_a_config(root, run, model_type):
     assert result["config"]["model_type"] == model_type
 
 
+def test_tune_leaves_out_the_default_methods_that_do_not_fit(root, run):
+    argv = ("--model", root / AFTER, "--images", root / "photos", "--by", "flops", "--device", "cpu")
+    argv += ("--target", 0.2, "--budget", 2, "--max-new-tokens", 1, "--batch-size", 3)
+    result = run("tune", *argv)
+    assert {row["method"] for row in result["rows"]} == {"divprune"}
+
+
 @pytest.mark.parametrize("model_type", VISION)
 def test_the_embedding_is_the_models_own(root, model_type):
     loaded = load_with_processor(str(root / model_type))
