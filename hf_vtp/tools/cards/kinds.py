@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as ZERO_SHOT,
 )
 
+from ...families.table import list_families
 from ..bench.methods import COLUMNS as METHODS_COLUMNS
 from ..bench.report import FLOOR_COLUMNS, VISION_COLUMNS, Column, measured, number
 from ..bench.table_vlm import where
@@ -35,6 +36,8 @@ def task_of(family: str) -> Task:
         return Task("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm")
     if family in ZERO_SHOT:
         return Task("zero-shot-image-classification", ZERO_SHOT[family], "bench-clip")
+    if reads_texts(family):
+        return Task("zero-shot-image-classification", "AutoModel", "bench-clip")
     return Task("image-feature-extraction", "AutoModel", "bench-clip")
 
 
@@ -172,7 +175,7 @@ KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
         _items,
         _benchmarked,
     ),
-    "eval_vlm": Kind("llava", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
+    "eval_vlm": Kind("", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
 }
 
 
@@ -188,6 +191,18 @@ def kind_of(result: dict) -> Kind:
 
 
 def family_of(result: dict) -> str:
-    """The family of the model that a result is of."""
+    """The family of the model that a result is of; of a tower, the one that compares it with texts."""
     name = result.get("model_type") or result.get("benchmark")
-    return name if name in ANSWERING else kind_of(result).family
+    if name in ANSWERING:
+        return name
+    families = list_families()
+    if "model_type" not in result or name not in families:
+        return kind_of(result).family
+    around = [root for root, row in families.items() if row["tower"] == families[name]["tower"]]
+    return name if reads_texts(name) else next(filter(reads_texts, around), name)
+
+
+def reads_texts(family: str) -> bool:
+    """Whether models of a family have a vision tower beside one for texts."""
+    row = list_families().get(family)
+    return row is not None and row["kind"] == "vision" and row["tower"] != family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from ...environment import environment
 from ...files import replacing
 from ..bench import cli, plot, report
 from . import pareto
-from .cases import make_cases
+from .cases import DOWNSAMPLE, Case, make_cases
 from .compare import HOW, compare
 from .equal_speed import ROUNDS, at_equal_throughput
 from .processes import Processes
@@ -100,6 +101,16 @@ class Run:
     @property
     def trained(self) -> bool:
         return self.args.weights == "pretrained"
+
+    def without_smaller(self, takes: Callable[[Case], bool]) -> None:
+        """Leave out the baseline of smaller images where the model takes none of such a size, and say so."""
+        smaller = [case for case in self.cases if case.method == DOWNSAMPLE]
+        if all(map(takes, smaller)):
+            return
+        self.cases = [case for case in self.cases if case not in smaller]
+        if self.processes.main:
+            reason = "how images are made smaller for this model is not known"
+            print(f"no row {DOWNSAMPLE}: {reason}", file=sys.stderr)
 
     def finish(
         self,

@@ -56,6 +56,7 @@ def evaluate(run: Run) -> None:
     questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
     names = chosen(args.metric, questions, args.text_encoder is not None)
     answerer = load_answerer(run)
+    run.without_smaller(answerer.takes)
     model = answerer.model
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
     predictions = Predictions(path, identity(run), processes.index)
