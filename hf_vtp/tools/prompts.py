@@ -26,7 +26,7 @@ def on_device(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def image_inputs(model: nn.Module, processor, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-    """What the image processor makes of pictures, where the model is; `processor` may be one or have one.
+    """Pixel values of pictures, where the model is; `processor` is an image processor or has one.
 
     Raises ValueError for a picture without pixels.
     """
@@ -39,7 +39,7 @@ def image_inputs(model: nn.Module, processor, images: Sequence[Image.Image]) -> 
 def text_inputs(
     processor: ProcessorMixin, images: Sequence[Image.Image], texts: Sequence[str], **kwargs
 ) -> dict[str, Tensor]:
-    """What the processor makes of prompts with one picture each, padded on the left, on the CPU.
+    """Inputs for prompts with one picture each, padded on the left, on the CPU.
 
     `kwargs` are further ones of the processor, such as the size of images.
     """
@@ -58,7 +58,7 @@ def text_inputs(
 
 
 def placeholder(processor: ProcessorMixin) -> str:
-    """What stands for a picture in a text: of the processor's marks the one that its chat template writes."""
+    """The placeholder of a picture in a text: of the processor's tokens the one that its template writes."""
     marks = [getattr(processor, name, None) for name in ("image_token", "boi_token")]
     marks = [mark for mark in (*marks, PLACEHOLDER) if mark]
     if len(marks) > 2 and chat_template(processor):

@@ -1,4 +1,4 @@
-"""What the two evaluation scripts share: their options, and a table, files and one JSON line at the end."""
+"""The parts that eval-clip and eval-vlm share: options, and a table, files and a JSON line at the end."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv
 
 
 def columns(metrics: Sequence[str], unit: str, further: Sequence[str] = ()) -> list[report.Column]:
-    """What is printed of each row; the first of `metrics` comes with its lossyness."""
+    """The columns of the printed table; the first of `metrics` comes with its lossyness."""
     return [
         ("method", lambda row: row["method"]),
         ("keep", lambda row: "-" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}"),
