@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as ZERO_SHOT,
 )
 
+from ...families.table import list_families
 from ..bench.methods import COLUMNS as METHODS_COLUMNS
 from ..bench.report import FLOOR_COLUMNS, VISION_COLUMNS, Column, measured, number
 from ..bench.table_vlm import where
@@ -188,6 +189,9 @@ def kind_of(result: dict) -> Kind:
 
 
 def family_of(result: dict) -> str:
-    """The family of the model that a result is of."""
-    name = result.get("model_type") or result.get("benchmark")
-    return name if name in ANSWERING else kind_of(result).family
+    """The family of the model that a result is of; of a vision tower that of the model with a text tower."""
+    name, known = result.get("model_type") or result.get("benchmark"), list_families()
+    if name in ANSWERING:
+        return name
+    around = (root for root, row in known.items() if row["tower"] == name and root in ZERO_SHOT)
+    return next(around, name if name in known else kind_of(result).family)
