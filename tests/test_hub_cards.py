@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from hf_vtp.tools.bench import cli
 from hf_vtp.tools.cards.card import make_card, read_result
-from hf_vtp.tools.cards.kinds import task_of
+from hf_vtp.tools.cards.kinds import family_of, task_of
 from hf_vtp.tools.commands import COMMANDS, make_model_card, push_to_hub
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,6 +178,20 @@ def test_families_that_this_code_does_not_name_have_cards_too(tmp_path):
         for n in ("qwen2_vl", "qwen2_5_vl")
     ]
     assert make_card("a/b", map(read_result, of_two), tmp_path, name="x")  # of one row
+
+
+@pytest.mark.parametrize(
+    ("model_type", "family", "loader"),
+    [
+        ("clip_vision_model", "clip", "CLIPModel"),
+        ("siglip_vision_model", "siglip", "SiglipModel"),
+        ("dinov2", "dinov2", "AutoModel"),
+        (None, "clip", "CLIPModel"),  # of results from before other towers were measured
+    ],
+)
+def test_a_tower_is_of_the_family_of_the_model_around_it(model_type, family, loader):
+    result = {"benchmark": "clip", "model_type": model_type}
+    assert family_of(result) == family and task_of(family).loader == loader
 
 
 def test_answers_belong_to_the_family_of_their_model():
