@@ -1,6 +1,8 @@
 """One loader and one builder of prompts: put together from parts, they are those of Transformers."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -194,3 +196,10 @@ def test_what_cannot_be_pruned_so_is_refused_and_the_model_left():
     with pytest.raises(UsageError, match="choose from 0 to"):
         refuse_impossible(model, [None, VTPConfig(layer=1), VTPConfig(layer=9)])
     assert vars(model)["_vtp"] is before
+
+
+def test_tuning_drawing_and_metrics_import_tools_only_when_they_run():
+    code = "import sys, hf_vtp.tuning, hf_vtp.visualize, hf_vtp.metrics\n"
+    code += "print([name for name in sys.modules if name.startswith('hf_vtp.tools')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
