@@ -84,6 +84,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         self.windows = Windows(self)
         self.calls = PerThread(Call)
         self.runs: list[Run] = []
+        self.counted: list[str] = []
         super().__init__(model, config)
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
@@ -215,7 +216,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         return super().stats()
 
     def __getstate__(self) -> dict:
-        return {**vars(self), "runs": []}  # what a forward decided is no part of a model
+        return {**vars(self), "runs": [], "counted": []}  # what a forward decided is no part of a model
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
