@@ -2,11 +2,14 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import readme_quality
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_vtp import list_families, list_methods
+from hf_vtp.families.table import FAMILIES, VISION
 from hf_vtp.files import replacing
 from hf_vtp.methods.table import PARTS
 from hf_vtp.tools.bench.report import measured, number
@@ -52,13 +55,35 @@ def one_line(entry) -> str:
 
 
 def models() -> str:
-    """A row for each kind of tower, and for each place where language models are pruned."""
-    groups: dict[tuple, list[str]] = {}
-    for model_type, row in list_families().items():
-        key = (row["tower"] if row["kind"] == "vision" else "", row["kind"], row["where"])
-        groups.setdefault(key, []).append(f"`{model_type}`")
-    rows = [[kind, ", ".join(names), where] for (_, kind, where), names in groups.items()]
-    return table(["model", "`config.model_type`", "tokens leave"], rows)
+    """A line for each pattern, with the names of its models as their classes in Transformers begin."""
+    groups: dict[str, list[str]] = {}
+    for model_type in list_families():
+        groups.setdefault(pattern(model_type), []).append(model_type)
+    rows = [
+        [kind, ", ".join(dict.fromkeys(map(name_of, group))), ", ".join(f"`{name}`" for name in group), where]
+        for kind, group in groups.items()
+        for where in [list_families()[group[0]]["where"]]
+    ]
+    rows.append(["any other that puts image features in place of placeholders", "", "", "after the features"])
+    return table(["pattern", "models", "`config.model_type`", "tokens leave"], rows)
+
+
+def pattern(model_type: str) -> str:
+    """The pattern of a family in words, by its row."""
+    if model_type in VISION:
+        paired = any(root != tower for root, tower in VISION.items() if tower == VISION[model_type])
+        return "an image and a text, and their towers alone" if paired else "vision towers alone"
+    row = FAMILIES[model_type]
+    if row.default_layer is not None:
+        return "language models over patches of all images in one sequence"
+    cells = callable(row.cell) or row.cell > 1
+    return f"language models whose projector works {'cell by cell' if cells else 'row by row'}"
+
+
+def name_of(model_type: str) -> str:
+    """A family as the classes of Transformers call it; of a tower beside a text, that of both."""
+    named = CONFIG_MAPPING_NAMES.get(model_type, model_type)
+    return re.sub("(Vision)?Config$", "", named)
 
 
 def commands() -> str:

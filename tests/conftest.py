@@ -24,11 +24,13 @@ CORE = (
     "test_canary",
     "test_clip",
     "test_eval",
+    "test_families.py",
     "test_hub.py",
     "test_hub_push",
     "test_hub_remembered",
     "test_llava",
     "test_methods_models",
+    "test_own_rows",
     "test_pickles",
     "test_qwen",
     "test_testbed.py",
@@ -48,6 +50,10 @@ SLOW = (  # seconds each, and the same on every release
 )
 # of each kind of method one: the default, one that drops, that merges, that counts, that reads the prompt
 KINDS = ("vtp", "qk_topk", "tome", "dynamic", "cdpruner")
+OTHER_KINDS = (
+    "adaptive",
+    "two stages",
+)  # of test_families.py, whose core are one that drops and one that absorbs
 
 torch.set_num_threads(1)  # tiny models gain nothing from a second thread, and lose much where it has to wait
 
@@ -67,6 +73,7 @@ def pytest_collection_modifyitems(items):
             {x for x in given.params.values() if isinstance(x, str) and x in METHODS} if given else set()
         )
         core = item.path.name.startswith(CORE) and item.originalname not in SLOW
+        core = core and not (given and given.params.get("method") in OTHER_KINDS)
         if core and methods <= set(KINDS):
             item.add_marker(pytest.mark.core)
 

@@ -203,7 +203,7 @@ REFUSED = {  # arguments, and what the one sentence says
     "layer": (("--data", "{0}/photos", "--layer", "9"), "choose from 0 to 3"),
     "output": (
         ("--data", "{0}/photos", "--layer", "output"),
-        "give CLIPVisionModelWithProjection an encoder layer",
+        "give CLIPModel an encoder layer",
     ),
     "no model": (("--data", "{0}/photos", "--model", "{0}/nowhere"), "there is no folder"),
     "json": (("--data", "{0}/photos", "--json", "{0}/nowhere/r.json"), "does not exist"),

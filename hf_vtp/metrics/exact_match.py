@@ -1,4 +1,4 @@
-"""How often an answer is one of the right ones, regardless of letter case and a final full stop."""
+"""The share of answers that are among the right ones, regardless of case and a final full stop."""
 
 import evaluate
 import numpy as np

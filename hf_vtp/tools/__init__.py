@@ -1,1 +1,1 @@
-"""What the command line and scripts/ drive; the core never imports it."""
+"""The tools behind the command line and scripts/; the core never imports them."""

@@ -13,6 +13,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForImageTextToText,
     BaseImageProcessor,
     PreTrainedConfig,
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING
 
 from ..families.table import can_be_pruned, list_families
@@ -28,6 +30,7 @@ from .bench.cli import UsageError, first_sentence
 from .loading import load, without_code
 from .processors import load_processor
 
+CLASSIFYING = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
 INSTEAD = "give a folder or a name with the weights, a tokenizer and an image processor"
 
 
@@ -72,8 +75,11 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
 
 
 def auto_class(config: PreTrainedConfig) -> type:
-    """The Auto class of a model of this config: with a language head where it has one."""
-    return AutoModelForImageTextToText if config.model_type in ANSWERING else AutoModel
+    """The Auto class of a model of this config: with a language head or the classifier where it has one."""
+    if config.model_type in ANSWERING:
+        return AutoModelForImageTextToText
+    named = (config.architectures or [""])[0]
+    return AutoModelForImageClassification if named in CLASSIFYING else AutoModel
 
 
 def refuse_unprunable(name: str, config: PreTrainedConfig, answers: bool = False) -> None:

@@ -24,7 +24,7 @@ INSTEAD = "give a folder or a name with the weights, a tokenizer and an image pr
 
 
 def load_processor(name: str, config: PreTrainedConfig) -> ProcessorMixin | BaseImageProcessor:
-    """What makes a model's inputs; of a model type without text its image processor.
+    """The processor of a model, or its image processor where the model type takes no text.
 
     Raises UsageError where the checkpoint lacks a part of it.
     """
@@ -90,7 +90,7 @@ def _complete(processor: ProcessorMixin, config: PreTrainedConfig, saved: dict) 
 
 @torch.no_grad()
 def num_prefix_tokens(vision: PreTrainedConfig) -> int:
-    """How many tokens a tower has before those of its patches, by its shapes alone."""
+    """The number of tokens that a tower puts before those of its patches, by its shapes alone."""
     with torch.device("meta"):
         tower = AutoModel.from_config(vision, trust_remote_code=False).eval()
         pixels = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
+from ..families.placeholder import media_of
 from ..wrappers import unwrap
 from .bench.cli import UsageError, first_sentence
 from .bench.decode import refuse_empty
@@ -25,7 +26,7 @@ def on_device(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def image_inputs(model: nn.Module, processor, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-    """What the image processor makes of pictures, where the model is; `processor` may be one or have one.
+    """Pixel values of pictures, where the model is; `processor` is an image processor or has one.
 
     Raises ValueError for a picture without pixels.
     """
@@ -38,7 +39,7 @@ def image_inputs(model: nn.Module, processor, images: Sequence[Image.Image]) -> 
 def text_inputs(
     processor: ProcessorMixin, images: Sequence[Image.Image], texts: Sequence[str], **kwargs
 ) -> dict[str, Tensor]:
-    """What the processor makes of prompts with one picture each, padded on the left, on the CPU.
+    """Inputs for prompts with one picture each, padded on the left, on the CPU.
 
     `kwargs` are further ones of the processor, such as the size of images.
     """
@@ -57,8 +58,16 @@ def text_inputs(
 
 
 def placeholder(processor: ProcessorMixin) -> str:
-    """What stands for a picture in a text."""
-    return getattr(processor, "image_token", None) or PLACEHOLDER
+    """The placeholder of a picture in a text: of the processor's tokens the one that its template writes."""
+    marks = [getattr(processor, name, None) for name in ("image_token", "boi_token")]
+    marks = [mark for mark in (*marks, PLACEHOLDER) if mark]
+    if len(marks) > 2 and chat_template(processor):
+        try:
+            text = chat_text(processor, "?")
+        except Exception:  # whatever a template that takes no pictures may raise
+            return marks[0]
+        return next((mark for mark in marks if mark in text), marks[0])
+    return marks[0]
 
 
 def chat_template(processor: ProcessorMixin) -> str | None:
@@ -82,6 +91,12 @@ def plain_template(model: nn.Module, processor: ProcessorMixin) -> str:
     ids = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
     first, last = ("" if i is None else tokenizer.convert_ids_to_tokens(i) for i in ids)
     return f"{first} {{image}} {last} {{question}}".strip()
+
+
+def new_tokens(model: nn.Module, output: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What `generate` wrote beyond the prompt, [B, n]."""
+    before = 1 if unwrap(model).config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    return output[:, before:]
 
 
 def question_inputs(
@@ -110,7 +125,8 @@ class Prompts:
         self.template, self.instruction = template or None, instruction
         self.tokenizer = processor.tokenizer
         root = unwrap(model)
-        self.image_token_id = root.config.image_token_id
+        self.image_token_id = getattr(root.config, media_of(root)["pixel_values"][0])
+        self.placeholder = placeholder(processor)
         self.names = set(inspect.signature(type(root).forward).parameters)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -118,7 +134,7 @@ class Prompts:
             raise UsageError(
                 f"{root.name_or_path} has no chat template; give --prompt with {{image}} and {{question}}"
             )
-        places = self.text("?").count(placeholder(processor))
+        places = self.text("?").count(self.placeholder)
         if places != 1:
             raise UsageError(
                 f"the prompt of {root.name_or_path} has {places} places for an image, not one; give --prompt "
@@ -129,7 +145,7 @@ class Prompts:
         """A prompt with one placeholder for the picture."""
         question = question if self.instruction is None else f"{question}\n{self.instruction}"
         if self.template is not None:
-            filled = self.template.replace("{image}", placeholder(self.processor))
+            filled = self.template.replace("{image}", self.placeholder)
             return filled.replace("{question}", question)
         try:
             return chat_text(self.processor, question)
@@ -148,7 +164,7 @@ class Prompts:
         for image in images:
             refuse_empty(image)
         texts = [self.text(question) for question in questions]
-        if any(text.count(placeholder(self.processor)) != 1 for text in texts):
+        if any(text.count(self.placeholder) != 1 for text in texts):
             raise UsageError("the question must not name the image's placeholder; ask it in plain words")
         made = text_inputs(self.processor, images, texts, **kwargs)
         # not all that a tokenizer makes: generate refuses what the model does not take

@@ -73,8 +73,8 @@ def shipped_folder(name: str, testbed: str | Path | None = None) -> Path | None:
 def open_model(name: str, device: str = "cpu", testbed: str | Path | None = None) -> tuple[Loaded, bool]:
     """A model with its processor, and whether its weights are trained.
 
-    "clip", "llava" and "qwen2_5_vl" are the testbed's (see `shipped_folder`), or without a testbed tiny ones,
-    whose random weights say nothing about a picture. Any other name is a folder or a model on the Hub.
+    Those of STAND_INS are the testbed's (see `shipped_folder`), or without a testbed tiny ones, whose random
+    weights say nothing about a picture. Any other name is a folder or a model on the Hub.
     """
     if name not in STAND_INS:
         return load_with_processor(name, device), True
@@ -154,3 +154,4 @@ def _without_markers(model):
 
 
 STAND_INS = {"clip": _clip, "llava": _llava, "qwen2_5_vl": _qwen2_5_vl}
+SEEING, ANSWERING, _ = STAND_INS  # that which compares pictures with captions, and one that answers

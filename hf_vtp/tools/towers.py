@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor
-from transformers import AutoModel, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoModel, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..families.table import find_tower, list_families, tower_row
+from ..names import parameters
 from .bench import cli
 from .bench.cli import UsageError, first_sentence
 from .image_processors import default_image_processor, load_image_processor
@@ -36,19 +37,32 @@ class LoadedTower:
     def embed(self, inputs: dict[str, Tensor], model: Callable | None = None) -> Tensor:
         """One embedding of each image, [B, D], by this tower or by a compiled copy of it.
 
-        It is the output's `image_embeds` where it has one, else its `pooler_output`, else (also where the
-        weights that pool were not trained) the [CLS] token, or without one the mean over the patches.
+        `model` takes the same arguments. See `embedding`.
         """
-        output = (model or self.model)(**inputs)
-        found = getattr(output, "image_embeds", None)
-        if found is None and self.pools:
-            found = getattr(output, "pooler_output", None)
-        if found is not None:
-            return found
-        row = tower_row(self.model)
-        prefix = row.num_prefix_tokens(self.model)
-        states = output.last_hidden_state
-        return states[:, 0] if row.cls and prefix else states[:, prefix:].mean(dim=1)
+        return embedding(self.model, inputs, model, self.pools)
+
+
+def embedding(
+    model: nn.Module, inputs: dict[str, Tensor], run: Callable | None = None, pools: bool = True
+) -> Tensor:
+    """One embedding of each image, [B, D], by a vision model or by `run`, a compiled copy of it.
+
+    A model of images and texts has its own. Otherwise it is the output's `image_embeds` or `logits` where it
+    has them, else its `pooler_output`, else (also where the weights that pool were not trained: `pools` is
+    False) the [CLS] token, or without one the mean over the patches.
+    """
+    if hasattr(model, "get_image_features"):
+        taken = parameters(model.get_image_features)
+        own = {name: x for name, x in inputs.items() if name in taken}  # without those of a text
+        return model.get_image_features(**own, return_dict=True).pooler_output
+    output = (run or model)(**inputs)
+    for name in ("image_embeds", "logits", *(["pooler_output"] if pools else [])):
+        if getattr(output, name, None) is not None:
+            return getattr(output, name)
+    row = tower_row(model)
+    prefix = row.num_prefix_tokens(model)
+    states = output.last_hidden_state
+    return states[:, 0] if row.cls and prefix else states[:, prefix:].mean(dim=1)
 
 
 def is_tower(config: PreTrainedConfig) -> bool:
@@ -107,6 +121,32 @@ def load_tower(
     return loaded
 
 
+def load_embedder(name: str, weights: str, dtype: torch.dtype, device: str | torch.device) -> LoadedTower:
+    """A vision model with all that makes its embedding: with its text tower or its classifier, else alone.
+
+    Raises UsageError for what cannot be had.
+    """
+    config = load_config(name, weights, INSTEAD)
+    kind = whole_class(config) if is_tower(config) and weights == "pretrained" else None
+    if kind is None:
+        return load_tower(name, weights, dtype, None, device)
+    loader = partial(kind.from_pretrained, config=config, dtype=dtype, weights_only=True)
+    model, report = load(name, partial(loader, output_loading_info=True), INSTEAD)
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("text_"))
+    if missing:
+        raise UsageError(f"{name} holds no trained {', '.join(missing[:3])}; {INSTEAD}")
+    return LoadedTower(model.to(device).eval())
+
+
+def whole_class(config: PreTrainedConfig) -> type | None:
+    """The class of a classifier, where the config names one, or of a model with a text tower; else None."""
+    named = (config.architectures or [""])[0]
+    if named.endswith("ForImageClassification"):
+        return getattr(transformers, named, None)
+    alone = config.model_type == roots()[config.model_type]
+    return None if alone or type(config) not in MODEL_MAPPING else MODEL_MAPPING[type(config)]
+
+
 def _pretrained(name: str, config: PreTrainedConfig, kinds: list[type], dtype: torch.dtype) -> LoadedTower:
     options = {"weights_only": True, "output_loading_info": True}
     for kind in kinds:
@@ -146,7 +186,7 @@ def images_for(
     shape = "x".join(map(str, made[0]["pixel_values"].shape[-2:]))
     try:
         with torch.inference_mode():
-            model(**{key: x.to(model.device) for key, x in made[0].items()})
+            tower.embed({key: x.to(model.device) for key, x in made[0].items()})
         return {key: torch.cat([one[key] for one in made]) for key in made[0]}
     except torch.OutOfMemoryError:
         raise
@@ -173,5 +213,6 @@ def processor_of(name: str, weights: str, config: PreTrainedConfig) -> BaseImage
             print(f"the standard preprocessing of its model_type is used: {error}", file=sys.stderr)
         except ImportError as error:
             raise UsageError(f"the image processor of {name}: {first_sentence(error)}") from None
-    around = [root for root, of in roots().items() if of == config.model_type]
-    return default_image_processor(config, [config.model_type, *around])
+    of_tower = roots().get(config.model_type)
+    around = [root for root, of in roots().items() if of == of_tower]
+    return default_image_processor(getattr(config, "vision_config", config), [config.model_type, *around])

@@ -62,8 +62,9 @@ def tune(
 ) -> Tuned:
     """The VTPConfig that makes `model` fastest at a quality of at least `target`, from images without labels.
 
-    Quality is similarity to the unpruned model: the mean cosine of a CLIP's image embeddings, or the share of
-    prompts to which a model gives the same greedy answer, token by token.
+    Quality is similarity to the unpruned model: the mean cosine of image embeddings (of a
+    classifier: of logits), or the share of prompts to which a model gives the same greedy answer, token by
+    token.
 
     A third of the images is for the search: for each method and place (a layer, several that share the
     reduction by a schedule, after the tower) it bisects the ratio, and abandons a place early if by FLOPs it
@@ -80,8 +81,8 @@ def tune(
     Args:
         images: PIL images, with the `processor` that the model's script has; or dicts as a processor returns
             them, for a model that answers one dict for a prompt or for a batch padded on the left; or for a
-            CLIP a tensor of pixel values [n, 3, height, width]. At least 12; a few hundred give narrow
-            bounds.
+            model without text a tensor of pixel values [n, 3, height, width]. At least 12; a few hundred give
+            narrow bounds.
         target: in (0, 1).
         questions: asked about PIL images, one text or one for each. A question is put into the processor's
             chat template, or is the whole prompt if it holds the image's placeholder.

@@ -34,5 +34,5 @@ def share_bounds(values: Sequence[float], confidence: float, num: int) -> tuple[
 
 
 def fewest(share: float, confidence: float) -> int:
-    """How many trials that all succeed it takes to show that a share is reached."""
+    """The fewest trials that show a share is reached, if all of them succeed."""
     return ceil(log(1 - confidence) / log(share))

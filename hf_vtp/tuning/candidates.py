@@ -58,7 +58,7 @@ def make_candidates(
     schedules: Sequence[str],
     base: VTPConfig,
 ) -> list[Candidate]:
-    """Every method at every place. Default places that the model does not have are skipped.
+    """Every method at every place. Default places and methods that do not fit the model are skipped.
 
     Raises ValueError or TypeError for what VTPConfig or the model's adapter refuses.
     """
@@ -86,9 +86,11 @@ def make_candidates(
                     raise
             else:
                 fit.append(candidate)
-        if not fit:
+        if not fit and tuple(methods) != METHODS_TRIED:
             raise refused
         found += fit
+    if not found:
+        raise refused
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which of the finalists may be returned: tests on images that the search did not use."""
+"""The check of the finalists: tests on images that the search did not use."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 QUESTION = "What is shown in this picture? Answer in one word."
 ALLOWED = (
     "images must be a list of PIL images (with processor=), a list of dicts with a model's inputs, or of a "
-    "CLIP a tensor of pixel values [n, 3, height, width]"
+    "model without text a tensor of pixel values [n, 3, height, width]"
 )
 
 
@@ -28,7 +28,7 @@ class Item:
 
 
 def make_items(images: object, questions: str | Sequence[str] | None, reads_text: bool) -> list[Item]:
-    """One item for each picture or dict, for each row of a CLIP's pixel values; see ALLOWED."""
+    """One item for each picture or dict, for each image of a model without text; see ALLOWED."""
     from ..tools.bench.decode import as_rgb
 
     if isinstance(images, Mapping):
@@ -51,10 +51,14 @@ def make_items(images: object, questions: str | Sequence[str] | None, reads_text
         lacks = [name for name in needed if not isinstance(one.get(name), Tensor)]
         if lacks:
             raise ValueError(f"a dict of inputs has no tensor {lacks[0]!r}; give what the processor returned")
+    tensors = [{name: x for name, x in one.items() if isinstance(x, Tensor)} for one in images]
     if reads_text:
-        tensors = [{name: x for name, x in one.items() if isinstance(x, Tensor)} for one in images]
         return [Item(inputs=one) for one in tensors]
-    return [Item(inputs={"pixel_values": row[None]}) for one in images for row in one["pixel_values"]]
+    return [
+        Item(inputs={name: x[i : i + 1] for name, x in one.items()})
+        for one in tensors
+        for i in range(len(one["pixel_values"]))
+    ]
 
 
 def _questions(questions: str | Sequence[str] | None, num: int, reads_text: bool) -> list[str | None]:
@@ -78,7 +82,8 @@ def batches(items: list[Item], processor: Callable | None, size: int, reads_text
         return [item.inputs for item in items]
     parts = [items[i : i + size] for i in range(0, len(items), size)]
     if items[0].inputs is not None:
-        return [{"pixel_values": torch.cat([item.inputs["pixel_values"] for item in part])} for part in parts]
+        names = items[0].inputs
+        return [{name: torch.cat([item.inputs[name] for item in part]) for name in names} for part in parts]
     if not callable(processor):
         raise ValueError("PIL images need the model's processor; give it as processor=")
     make = _prompts if reads_text else _pixels
@@ -92,7 +97,7 @@ def num_rows(batch: dict) -> int:
 
 def _pixels(processor: Callable, part: list[Item]) -> dict[str, Tensor]:
     made = processor(images=[item.image for item in part], return_tensors="pt")
-    return {"pixel_values": made["pixel_values"]}
+    return {name: x for name, x in made.items() if isinstance(x, Tensor)}
 
 
 def _prompts(processor: Callable, part: list[Item]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Which configs are worth checking: bisection over the ratio of every candidate, losers abandoned early."""
+"""The search for configs worth checking: bisection over every candidate's ratio, losers abandoned early."""
 
 from __future__ import annotations
 

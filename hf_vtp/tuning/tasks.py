@@ -10,8 +10,6 @@ from torch.nn.functional import cosine_similarity
 
 from .bounds import Bounds, mean_bounds, share_bounds
 
-READ = ("image_embeds", "pooler_output", "logits")  # the first that an output has
-
 
 class Embeddings:
     """The cosine of an image's embedding, or a classifier's logits, with that of the unpruned model."""
@@ -24,9 +22,9 @@ class Embeddings:
 
     def run(self, batch: dict[str, Tensor]) -> Sequence:
         """Embeddings [B, D] in float32 on the CPU, of the model as it is now."""
-        output = getattr(self.model, "get_image_features", self.model)(pixel_values=batch["pixel_values"])
-        (embeddings, *_) = [output[name] for name in READ if output.get(name) is not None]
-        return embeddings.float().cpu()
+        from ..tools.towers import embedding  # here: `import hf_vtp.tuning` imports none of the tools
+
+        return embedding(self.model, batch).float().cpu()
 
     first = run  # FLOPs are counted of this
 
@@ -51,9 +49,11 @@ class Answers:
 
     def run(self, batch: dict[str, Tensor], new_tokens: int | None = None) -> Sequence:
         """The new tokens of every row, without its end and padding."""
+        from ..tools import prompts  # here: `import hf_vtp.tuning` imports none of the tools
+
         kwargs = {"max_new_tokens": new_tokens or self.max_new_tokens, "do_sample": False, "num_beams": 1}
         output = self.model.generate(**batch, **kwargs, pad_token_id=self.pad)
-        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        rows = prompts.new_tokens(self.model, output, batch).tolist()
         return [[token for token in row if token not in self.silent] for row in rows]
 
     def first(self, batch: dict[str, Tensor]) -> Sequence:

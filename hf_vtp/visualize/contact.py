@@ -97,7 +97,7 @@ def _block(
             stage = 0 if heat_map else -1
             kept = draw_kept(image, stats, processor, stage=stage, heat_map=heat_map, labels=False)
             picture = thumbnail(kept, panel)
-            count = f"keep {ratio:g}: {stats.num_kept[0]} of {stats.num_tokens[0]}"
+            count = f"keep {ratio:g}: {sum(stats.num_kept)} of {sum(stats.num_tokens)}"
             drawn.append(layout.titled(picture, count, LETTERS))
         first = plain if i == 0 else Image.new("RGB", plain.size, layout.PAPER)
         rows.append(layout.beside([_side(method, plain.height, margin), first, *drawn]))

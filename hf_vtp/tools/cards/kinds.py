@@ -36,6 +36,8 @@ def task_of(family: str) -> Task:
         return Task("image-text-to-text", "AutoModelForImageTextToText", "bench-vlm")
     if family in ZERO_SHOT:
         return Task("zero-shot-image-classification", ZERO_SHOT[family], "bench-clip")
+    if reads_texts(family):
+        return Task("zero-shot-image-classification", "AutoModel", "bench-clip")
     return Task("image-feature-extraction", "AutoModel", "bench-clip")
 
 
@@ -173,7 +175,7 @@ KINDS = {  # by a result's "benchmark", or "eval_" and its "evaluation"
         _items,
         _benchmarked,
     ),
-    "eval_vlm": Kind("llava", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
+    "eval_vlm": Kind("", "Quality", VLM_QUALITY, ANSWERS, _items, _benchmarked),
 }
 
 
@@ -189,9 +191,18 @@ def kind_of(result: dict) -> Kind:
 
 
 def family_of(result: dict) -> str:
-    """The family of the model that a result is of; of a vision tower that of the model with a text tower."""
-    name, known = result.get("model_type") or result.get("benchmark"), list_families()
+    """The family of the model that a result is of; of a tower, the one that compares it with texts."""
+    name = result.get("model_type") or result.get("benchmark")
     if name in ANSWERING:
         return name
-    around = (root for root, row in known.items() if row["tower"] == name and root in ZERO_SHOT)
-    return next(around, name if name in known else kind_of(result).family)
+    families = list_families()
+    if "model_type" not in result or name not in families:
+        return kind_of(result).family
+    around = [root for root, row in families.items() if row["tower"] == families[name]["tower"]]
+    return name if reads_texts(name) else next(filter(reads_texts, around), name)
+
+
+def reads_texts(family: str) -> bool:
+    """Whether models of a family have a vision tower beside one for texts."""
+    row = list_families().get(family)
+    return row is not None and row["kind"] == "vision" and row["tower"] != family

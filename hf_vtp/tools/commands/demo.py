@@ -9,13 +9,15 @@ import argparse
 import importlib.util
 
 from ..bench import cli
-from ..shipped import STAND_INS, TESTBED_HELP
+from ..shipped import ANSWERING, STAND_INS, TESTBED_HELP
 
 
 def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument(
-        "--model", default="llava", help=f"{', '.join(STAND_INS)}, a folder or a name on the Hub (llava)"
+        "--model",
+        default=ANSWERING,
+        help=f"a folder, a name on the Hub or of {', '.join(STAND_INS)}",
     )
     p.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets others in, to the models of a list (127.0.0.1)"

@@ -26,7 +26,7 @@ from ..bench.images import find_images
 from ..loading import load, without_code
 from ..models import load_with_processor
 from ..prompts import Prompts
-from ..towers import images_for, is_tower, load_tower
+from ..towers import images_for, is_tower, load_embedder
 
 INSTEAD = "give a folder or a name with the weights and what makes its inputs"
 
@@ -104,8 +104,8 @@ def main(argv: list[str]) -> None:
 
 
 def _tower(args, found, dtype, device):
-    """The vision tower alone, and its inputs."""
-    tower = load_tower(args.model, "pretrained", dtype, None, device)
+    """A vision model with what makes its embedding, and its inputs."""
+    tower = load_embedder(args.model, "pretrained", dtype, device)
     return tower.model, images_for(tower, args.model, "pretrained", found.decoded(args.num_images))
 
 

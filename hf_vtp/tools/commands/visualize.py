@@ -1,8 +1,8 @@
 """Draw which patches of your pictures stay.
 
 One picture, method and ratio come at the picture's own size, one panel a stage; more of any become a sheet.
-The models `clip`, `llava` and `qwen2_5_vl` are the testbed's or, without --testbed, tiny ones with random
-weights; any other is a folder or a name on the Hub.
+A model is a folder or a name on the Hub; those that --help lists are the testbed's or, without --testbed,
+tiny ones with random weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...visualize import contact_sheet, draw_kept, preview
 from ...visualize.preview import reading_text
 from ..bench import cli
 from ..pictures import read_picture
-from ..shipped import STAND_INS, TESTBED_HELP, open_model
+from ..shipped import SEEING, STAND_INS, TESTBED_HELP, open_model
 
 SMALL = 320  # pixels; a picture whose longer side is shorter is enlarged
 
@@ -25,7 +25,7 @@ SMALL = 320  # pixels; a picture whose longer side is shorter is enlarged
 def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__.splitlines()[0])
     p.add_argument("image", nargs="+", metavar="IMAGE")
-    p.add_argument("--model", default="clip", help=f"a folder, a name on the Hub or {', '.join(STAND_INS)}")
+    p.add_argument("--model", default=SEEING, help=f"a folder, a name on the Hub or {', '.join(STAND_INS)}")
     p.add_argument("--method", nargs="+", default=["vtp"])
     p.add_argument("--keep-ratio", type=float, nargs="+", default=[0.5])
     p.add_argument("--layer", type=int, nargs="+", help="encoder layers after which tokens leave")
@@ -74,7 +74,7 @@ def one(loaded, picture, method, ratio, layer, args):
     scale = max(1, round(SMALL / max(picture.size)))
     drawn = draw_kept(picture, stats, loaded.processor, heat_map=args.heat_map, scale=scale)
     where = ", ".join(str(stage.layer) for stage in stats.stages)
-    kept = f"{stats.num_kept[0]} of {stats.num_tokens[0]} tokens kept"
+    kept = f"{sum(stats.num_kept)} of {sum(stats.num_tokens)} tokens kept"
     return drawn, f"{kept} by {method}, pruned after layer {where} of {args.model}"
 
 

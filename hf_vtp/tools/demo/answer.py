@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ..bench.cli import UsageError
 from ..models import Loaded
-from ..prompts import image_inputs, question_inputs
+from ..prompts import image_inputs, new_tokens, question_inputs
+from ..towers import embedding
 
 LONGEST_QUESTION = 500  # characters
 NEW_TOKENS = 32
@@ -22,7 +24,7 @@ class Task:
     """One picture with one question, ready for a model however it is pruned.
 
     Attributes:
-        first: runs up to the first token, or CLIP's image embedding; this is timed and counted.
+        first: runs up to the first token, or makes the image's embedding; this is timed and counted.
         answer: returns the full answer in words.
     """
 
@@ -32,6 +34,8 @@ class Task:
 
 def make_task(loaded: Loaded, picture: Image.Image, question: str) -> Task:
     """Raises UsageError for a question that is missing or too long."""
+    if loaded.tokenizer is None:
+        return _embedding(loaded, picture)
     question = question.strip()
     if not question:
         wanted = "a question" if loaded.answers else "captions to choose from, with commas between them"
@@ -42,20 +46,41 @@ def make_task(loaded: Loaded, picture: Image.Image, question: str) -> Task:
     return make(loaded, picture, question)
 
 
+def _embedding(loaded: Loaded, picture: Image.Image) -> Task:
+    """Of a model without words: the class where it has some, else how like the unpruned embedding it is."""
+    model, media = loaded.model, image_inputs(loaded.model, loaded.processor, [picture])
+
+    def embed() -> Tensor:
+        with torch.inference_mode():
+            return embedding(model, media)
+
+    names = getattr(model.config, "id2label", {}) if hasattr(model, "classifier") else {}
+    unpruned: list[Tensor] = []  # the first that is asked for
+
+    def answer() -> str:
+        found = embed()[0].float()
+        if len(names) == len(found):
+            best = int(found.argmax())
+            return f"{names[best]} ({100 * float(found.softmax(dim=-1)[best]):.0f} %)"
+        unpruned.append(found)
+        return f"cosine {float(cosine_similarity(found, unpruned[0], dim=-1)):.4f} with the unpruned"
+
+    return Task(embed, answer)
+
+
 def _question(loaded: Loaded, picture: Image.Image, question: str) -> Task:
     model, tokenizer = loaded.model, loaded.tokenizer
     inputs = question_inputs(model, loaded.processor, [picture], question)
-    width = inputs["input_ids"].shape[1]
 
     def generate(count: int) -> Tensor:
         kwargs = dict(max_new_tokens=count, do_sample=False)
         if model.generation_config.pad_token_id is None:
             kwargs["pad_token_id"] = tokenizer.pad_token_id or 0
         with torch.inference_mode():
-            return model.generate(**inputs, **kwargs)
+            return new_tokens(model, model.generate(**inputs, **kwargs), inputs)
 
     def answer() -> str:
-        words = tokenizer.decode(generate(NEW_TOKENS)[0, width:], skip_special_tokens=True)
+        words = tokenizer.decode(generate(NEW_TOKENS)[0], skip_special_tokens=True)
         return words.strip() or "(nothing)"
 
     return Task(lambda: generate(1), answer)
@@ -67,9 +92,10 @@ def _captions(loaded: Loaded, picture: Image.Image, question: str) -> Task:
         raise UsageError("there is no caption to choose; write some with commas between them")
     model = loaded.model
     media = image_inputs(model, loaded.processor, [picture])
-    most = model.config.text_config.max_position_embeddings
-    text = loaded.tokenizer(captions, padding=True, truncation=True, max_length=most, return_tensors="pt")
-    text = {name: text[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    cut = {"truncation": most is not None, "max_length": most}
+    text = loaded.tokenizer(captions, padding=True, return_tensors="pt", **cut)
+    text = {name: text[name].to(model.device) for name in ("input_ids", "attention_mask") if name in text}
 
     def embed():
         with torch.inference_mode():

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from ...visualize.contact import thumbnail
 from ..bench.cli import UsageError, first_sentence
 from ..pictures import MOST_BYTES, read_picture
-from ..shipped import STAND_INS
+from ..shipped import ANSWERING, SEEING, STAND_INS
 from .access import offered, spare_from_proxy
 from .session import METHODS, MOST_METHODS, PANEL, Session
 from .words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
@@ -24,7 +24,7 @@ from .words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").iterdir())}
 OWN = "your own"
 QUESTIONS = {
-    "clip": "a yellow triangle, a red circle, a blue cross",
+    SEEING: "a yellow triangle, a red circle, a blue cross",
     None: "what color is the triangle ?",  # there is one in most of the scenes
 }
 STORED = 6 * 3600  # seconds that an upload and a result stay on the disk
@@ -32,7 +32,7 @@ STORED = 6 * 3600  # seconds that an upload and a result stay on the disk
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def build(session: Session, model: str = "llava") -> gr.Blocks:
+def build(session: Session, model: str = ANSWERING) -> gr.Blocks:
     """The page; where the session offers no list of models, a visitor may name a folder or one on the Hub."""
     any_model = session.offered is None
     names = session.offered or STAND_INS
@@ -64,7 +64,7 @@ def build(session: Session, model: str = "llava") -> gr.Blocks:
                 )
                 question = gr.Textbox(
                     QUESTIONS.get(model, QUESTIONS[None]),
-                    label="Question; for CLIP captions to choose from, with commas between them",
+                    label="Question; for a model that writes no text captions, with commas between them",
                     max_lines=3,
                     elem_id="question",
                 )
@@ -161,7 +161,7 @@ def click(
 
 
 def serve(
-    model: str = "llava", host: str = "127.0.0.1", port: int | None = None, wait: bool = True, **kwargs
+    model: str = ANSWERING, host: str = "127.0.0.1", port: int | None = None, wait: bool = True, **kwargs
 ):
     """Open the page; returns (the page, its address) once it answers, with `wait` after it was closed.
 

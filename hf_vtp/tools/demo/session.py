@@ -16,7 +16,8 @@ from ...apply import vtp_stats
 from ...config import VTPConfig
 from ...methods import list_methods
 from ...visualize import draw_kept, layout
-from ...visualize.contact import thumbnail
+from ...visualize.contact import LETTERS, thumbnail
+from ...visualize.geometry import NoGrid
 from ..bench.cli import UsageError, first_sentence
 from ..bench.decode import as_rgb
 from ..bench.flops import count_flops, countable
@@ -42,7 +43,7 @@ class Row:
 
     Attributes:
         kept, tokens: the number of image tokens kept, and of all.
-        flops: of the run to the first token, or of CLIP's image embedding.
+        flops: of the run to the first token, or of the image's embedding where nothing is written.
         milliseconds: of the same run, the median of ROUNDS.
     """
 
@@ -125,14 +126,17 @@ class Session:
             if config is not None:
                 stats[name] = vtp_stats(model)
                 kwargs = dict(stage=0 if heat_map else -1, heat_map=heat_map, labels=False)
-                small = thumbnail(picture, PANEL)
-                pictures.append(draw_kept(small, stats[name], loaded.processor, **kwargs))
+                try:
+                    drawn = draw_kept(picture, stats[name], loaded.processor, **kwargs)
+                except NoGrid as error:
+                    drawn = layout.titled(picture, str(error), LETTERS)
+                pictures.append(thumbnail(drawn, PANEL))
         calls = {name: partial(_prepare, model, config, task) for name, config in cases.items()}
         times = interleave(calls, rounds=ROUNDS, warmup=1, synchronize=synchronizer(self.device))
-        tokens = next(iter(stats.values())).num_tokens[0]
+        tokens = sum(next(iter(stats.values())).num_tokens)
         rows = []
         for name in cases:
-            kept = stats[name].num_kept[0] if name in stats else tokens
+            kept = sum(stats[name].num_kept) if name in stats else tokens
             milliseconds = summary(times[name])["latency_p50_ms"]
             rows.append(Row(name, kept, tokens, flops[name], milliseconds, answers[name]))
         return Shown(rows, pictures, sheet(rows[1:], pictures), trained)

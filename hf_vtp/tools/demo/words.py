@@ -32,8 +32,8 @@ RANDOM = (
     "what matters in a picture."
 )
 UNITS = (
-    "FLOPs and milliseconds are of the run up to the first token (of CLIP: of the image's embedding), the "
-    "latter the median of a few runs on a machine that others may be using."
+    "FLOPs and milliseconds are of the run up to the first token (where nothing is written: of the image's "
+    "embedding), the latter the median of a few runs on a machine that others may be using."
 )
 
 

@@ -16,7 +16,7 @@ METRICS = ("exact_match", "vqa_accuracy", "anls", "pope", "caption_cosine")
 
 
 def chosen(asked: Sequence[str] | None, questions: Sequence[Question], has_encoder: bool) -> list[str]:
-    """Which metrics to compute: those asked for, or those that these answers allow.
+    """The names of the metrics to compute: those asked for, or all that these answers allow.
 
     Raises UsageError for POPE where an answer is neither yes nor no.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation compares: the unpruned model, the methods asked for, and every table's baselines."""
+"""The cases of an evaluation: the unpruned model, the methods asked for, and every table's baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Case:
 
     @property
     def row(self) -> tuple[str, float | None, str]:
-        """What the table calls it: method, ratio and layer."""
+        """Its row of the table: method, ratio and layer."""
         return self.method, self.keep_ratio, self.layer
 
     @property

@@ -1,24 +1,31 @@
-"""The vision side of CLIP in an evaluation: images as it takes them, and their embeddings by case."""
+"""The vision side of an evaluation: images as a model takes them, and their embeddings by case."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ...apply import vtp_stats
-from ..bench.cli import UsageError
+from ...families.table import find_tower, tower_row
+from ...pruning.tokens import num_keep
+from ..bench.cli import UsageError, first_sentence
 from ..cases import pruned_as
+from ..prompts import on_device
 from ..towers import LoadedTower
 from .cases import DOWNSAMPLE, Case
-from .downsample import nearest_grid, square
+from .downsample import any_size, nearest_grid, square
+
+Inputs = dict[float | None, dict[str, Tensor]]  # of a batch, by `share`
 
 
 @dataclass
 class VisionSide:
-    """The vision tower with its projection, and images as it takes them."""
+    """A model that embeds images, and its image processor."""
 
     tower: LoadedTower
     processor: object
@@ -28,37 +35,72 @@ class VisionSide:
         return self.tower.model
 
     @property
-    def side(self) -> int:
-        """Rows of the grid of tokens, as many as columns."""
-        return self.model.config.image_size // self.model.config.patch_size
+    def any_number(self) -> bool:
+        """Whether the image processor bounds the patches of an image, whose number follows its shape."""
+        return hasattr(self.processor, "max_num_patches")
 
-    def pixels(self, images: list[Image.Image], cases: Sequence[Case]) -> dict[int, Tensor]:
-        """The pixel values [B, 3, S, S] that the cases need, by their side in tokens."""
-        return {side: self._pixels(images, side) for side in dict.fromkeys(map(self.size, cases))}
+    def takes(self, case: Case) -> bool:
+        """Whether the model takes images of the size that a case has, shown by one of them."""
+        try:
+            self.forward(case, self.inputs([Image.new("RGB", (64, 64))], [case]))
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError):
+            return False
+        return True
 
-    def size(self, case: Case) -> int:
-        """Side of the images of a case, in tokens."""
-        if case.method != DOWNSAMPLE:
-            return self.side
-        return nearest_grid(self.side, self.side, case.keep_ratio)[0]
+    def inputs(self, images: list[Image.Image], cases: Sequence[Case]) -> Inputs:
+        """What the cases need of a batch of images, where the model is."""
+        return {share: self._inputs(images, share) for share in dict.fromkeys(map(self.share, cases))}
 
-    def _pixels(self, images: list[Image.Image], side: int) -> Tensor:
-        size = side * self.model.config.patch_size
-        kwargs = {} if side == self.side else square(self.processor, size)
-        values = self.processor(images=images, return_tensors="pt", **kwargs)["pixel_values"]
-        if values.shape[1:] != (3, size, size):
-            raise UsageError(f"the image processor does not make the {size}x{size} pixels the model takes")
-        return values.to(self.model.device, self.model.dtype)
+    def share(self, case: Case) -> float | None:
+        """The share of tokens that a case has by smaller images, None for those of the usual size."""
+        return case.keep_ratio if case.method == DOWNSAMPLE else None
 
-    def forward(self, case: Case, pixels: dict[int, Tensor]) -> Tensor:
+    def _inputs(self, images: list[Image.Image], share: float | None) -> dict[str, Tensor]:
+        made = self.processor(images=images, return_tensors="pt", **self.smaller(share))
+        taken = inspect.signature(type(self.model).forward).parameters
+        return on_device(self.model, {name: x for name, x in made.items() if name in taken})
+
+    def smaller(self, share: float | None) -> dict:
+        """Arguments of the image processor that have it make about that share of the tokens."""
+        if share is None:
+            return {}
+        if self.any_number:
+            return {"max_num_patches": num_keep(self.processor.max_num_patches, share)}
+        config = find_tower(self.model).config
+        side = config.image_size // config.patch_size
+        return square(self.processor, nearest_grid(side, side, share)[0] * config.patch_size)
+
+    def num_tokens(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The number of patches of each image, before pruning."""
+        tower = find_tower(self.model)
+        grids = tower_row(tower).grids(tower, inputs)
+        return [frames * rows * columns for frames, rows, columns in grids]
+
+    def forward(self, case: Case, inputs: Inputs) -> Tensor:
         """Image embeddings [B, D] of the model as it is now."""
-        side = self.size(case)
-        stretch = {} if side == self.side else {"interpolate_pos_encoding": True}
-        return self.tower.embed({"pixel_values": pixels[side], **stretch})
+        share = self.share(case)
+        if share is None or self.any_number:
+            return self.tower.embed(inputs[share])
+        with any_size(self.model):
+            return self.tower.embed(inputs[share])
 
-    def embed(self, case: Case, pixels: dict[int, Tensor]) -> tuple[Tensor, list[int]]:
-        """Image embeddings [B, D] in float32 on the CPU, and the number of tokens kept of each image."""
+    def embed(self, case: Case, inputs: Inputs) -> tuple[Tensor, list[int]]:
+        """Image embeddings [B, D] in float32 on the CPU, and the number of tokens kept of each image.
+
+        Raises UsageError for images that the unpruned model does not take.
+        """
         with pruned_as(self.model, case.config) as model:
-            embeds = self.forward(case, pixels).float().cpu()
-            kept = vtp_stats(model).num_kept if case.config else [self.size(case) ** 2] * len(embeds)
-        return embeds, kept
+            try:
+                embeds = self.forward(case, inputs).float().cpu()
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:
+                if case.config is not None:
+                    raise
+                raise UsageError(
+                    f"the model does not take what the image processor makes: {first_sentence(error)}"
+                ) from None
+            kept = vtp_stats(model).num_kept if case.config else self.num_tokens(inputs[self.share(case)])
+        return embeds, list(kept)

@@ -31,7 +31,8 @@ def compare(cases: Sequence[Case], found: dict[str, Quality]) -> list[dict]:
     for metric in names:
         for ratio, layer in cells:
             baselines = [(name, ratio, layer) for name in BASELINES] + [(DOWNSAMPLE, ratio, "-")]
-            best = max(baselines, key=lambda key: scores[key][metric].mean())  # the first of equals
+            there = [key for key in baselines if key in scores]  # not every model takes smaller images
+            best = max(there, key=lambda key: scores[key][metric].mean())  # the first of equals
             for key in scores:
                 if key[1:] == (ratio, layer) and key not in baselines and key[0] != UNPRUNED:
                     row = {"metric": metric, "keep_ratio": ratio, "layer": layer, "method": key[0]}

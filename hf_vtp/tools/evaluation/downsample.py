@@ -12,6 +12,8 @@ from torch import nn
 from ...pruning.tokens import num_keep
 from ..image_processors import square
 
+STRETCH = "interpolate_pos_encoding"  # the argument of Transformers' towers
+
 
 def nearest_grid(rows: int, columns: int, keep_ratio: float) -> tuple[int, int]:
     """Rows and columns of a grid of about that shape whose number of tokens is nearest to the share kept.
@@ -56,7 +58,7 @@ def any_size(model: nn.Module) -> Iterator[None]:
     """Let a tower whose images are of one size take others, its position embeddings stretched."""
 
     def stretch(module, args, kwargs):
-        return args, {**kwargs, "interpolate_pos_encoding": True}
+        return args, {**kwargs, STRETCH: True}
 
     handles = [
         module.register_forward_pre_hook(stretch, with_kwargs=True)
@@ -71,7 +73,7 @@ def any_size(model: nn.Module) -> Iterator[None]:
 
 def _outermost_stretchable(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
-        if "interpolate_pos_encoding" in inspect.signature(type(child).forward).parameters:
+        if STRETCH in inspect.signature(type(child).forward).parameters:
             yield child
         else:
             yield from _outermost_stretchable(child)

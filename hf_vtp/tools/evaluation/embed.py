@@ -52,8 +52,8 @@ def embed_own(run: Run, vision: VisionSide, text: TextEncoder | None, data: Imag
 
 def one_batch(cases: list[Case], vision: VisionSide, text: TextEncoder | None, good: list) -> list[tuple]:
     """Every case's embeddings of one batch of (item, image)."""
-    pixels = vision.pixels([image for _, image in good], cases)
-    embeds = {case.name: vision.embed(case, pixels) for case in cases}
+    inputs = vision.inputs([image for _, image in good], cases)
+    embeds = {case.name: vision.embed(case, inputs) for case in cases}
     captions: list = [None] * len(good)
     if text is not None:
         counts = [len(item.captions) for item, _ in good]

@@ -43,7 +43,7 @@ class ImageData:
     classes: list[str]
 
     def num_batches(self, size: int) -> int | None:
-        """How many batches there will be; None where the stream does not say."""
+        """The number of batches; None where the stream does not give its length."""
         try:
             rows = min(self.limit, len(self.rows))
         except TypeError:

@@ -71,7 +71,7 @@ class Predictions:
         return found
 
     def read(self) -> dict[Key, dict]:
-        """What the merged file holds."""
+        """The lines of the merged file, by case and question."""
         return {(row["case"], row["id"]): row for row in _rows(self.path, self.run)}
 
     def add(self, rows: Iterable[dict]) -> None:

@@ -53,7 +53,7 @@ class Processes:
                 yield number, batch
 
     def gather(self, own: list[T], key: Callable[[T], object]) -> list[T]:
-        """What all processes have, in the order of `key`: no sum depends on who was first."""
+        """The results of all processes, in the order of `key`, so that no sum depends on which was first."""
         return sorted(gather_object(own) if self.num > 1 else own, key=key)
 
     def agree(self, call: Callable[[], T]) -> T:

@@ -1,8 +1,9 @@
-"""What the two evaluation scripts share: their options, and a table, files and one JSON line at the end."""
+"""The parts that eval-clip and eval-vlm share: options, and a table, files and a JSON line at the end."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from ...environment import environment
 from ...files import replacing
 from ..bench import cli, plot, report
 from . import pareto
-from .cases import make_cases
+from .cases import DOWNSAMPLE, Case, make_cases
 from .compare import HOW, compare
 from .equal_speed import ROUNDS, at_equal_throughput
 from .processes import Processes
@@ -101,6 +102,16 @@ class Run:
     def trained(self) -> bool:
         return self.args.weights == "pretrained"
 
+    def without_smaller(self, takes: Callable[[Case], bool]) -> None:
+        """Leave out the baseline of smaller images where the model takes none of such a size, and say so."""
+        smaller = [case for case in self.cases if case.method == DOWNSAMPLE]
+        if all(map(takes, smaller)):
+            return
+        self.cases = [case for case in self.cases if case not in smaller]
+        if self.processes.main:
+            reason = "how images are made smaller for this model is not known"
+            print(f"no row {DOWNSAMPLE}: {reason}", file=sys.stderr)
+
     def finish(
         self,
         about: dict,
@@ -164,7 +175,7 @@ def main(options: argparse.ArgumentParser, evaluate: Callable[[Run], None], argv
 
 
 def columns(metrics: Sequence[str], unit: str, further: Sequence[str] = ()) -> list[report.Column]:
-    """What is printed of each row; the first of `metrics` comes with its lossyness."""
+    """The columns of the printed table; the first of `metrics` comes with its lossyness."""
     return [
         ("method", lambda row: row["method"]),
         ("keep", lambda row: "-" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}"),

@@ -11,13 +11,13 @@ from PIL import Image
 from ..bench import cli
 from ..bench.cli import UsageError
 from ..cases import refuse_impossible
-from ..towers import load_tower, processor_of
+from ..towers import load_embedder, processor_of
 from . import retrieval
 from .cases import Case
 from .clip import VisionSide
 from .embed import embed_all, score
 from .items import EVERYTHING, ImageData, decoded, open_images
-from .rows import Quality
+from .rows import Quality, mean_count
 from .script import Run, columns, parser
 from .texts import TextEncoder
 from .work import measure_work
@@ -60,9 +60,10 @@ def evaluate(run: Run) -> None:
             lines(args.classes, "--classes"),
         )
     )
-    tower = load_tower(args.model, args.weights, dtype, None, run.device)
+    tower = load_embedder(args.model, args.weights, dtype, run.device)
     refuse_impossible(tower.model, [case.config for case in run.cases])
     vision = VisionSide(tower, processor_of(args.model, args.weights, tower.model.config))
+    run.without_smaller(vision.takes)
     wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
     skipped, count = [], 0
     if run.trained:
@@ -81,6 +82,7 @@ def evaluate(run: Run) -> None:
     compared = accuracies or [name for name in COSINES[:1] if name in there]
     about = {
         "evaluation": "clip",
+        "model_type": vision.model.config.model_type,
         "data": data.source,
         "tasks": wanted,
         "num_items": count,
@@ -97,21 +99,22 @@ def evaluate(run: Run) -> None:
 
 def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:
     """No quality, only the number of tokens kept of the first images."""
-    pixels = vision.pixels(first_images(run, data), run.cases)
-    return {case.name: Quality({}, {}, vision.embed(case, pixels)[1]) for case in run.cases}
+    inputs = vision.inputs(first_images(run, data), run.cases)
+    return {case.name: Quality({}, {}, vision.embed(case, inputs)[1]) for case in run.cases}
 
 
 def measure(run: Run, vision: VisionSide, data: ImageData) -> dict[tuple, dict]:
     """Time and FLOPs on the first batch, and the number of tokens of an unpruned image."""
     images = first_images(run, data)
-    pixels = vision.pixels(images, run.cases)
+    inputs = vision.inputs(images, run.cases)
 
     def forward(case: Case):
-        return vision.forward(case, pixels)
+        return vision.forward(case, inputs)
 
     kwargs = {"size": len(images), "unit": "image", "rounds": run.args.rounds, "seed": run.args.seed}
     work = measure_work(vision.model, run.cases, forward, forward, **kwargs)
-    return {key: {**row, "total_tokens": vision.side**2} for key, row in work.items()}
+    total = mean_count(vision.num_tokens(inputs[None]))
+    return {key: {**row, "total_tokens": total} for key, row in work.items()}
 
 
 def first_images(run: Run, data: ImageData) -> list[Image.Image]:

@@ -56,6 +56,7 @@ def evaluate(run: Run) -> None:
     questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
     names = chosen(args.metric, questions, args.text_encoder is not None)
     answerer = load_answerer(run)
+    run.without_smaller(answerer.takes)
     model = answerer.model
     encode = TextEncoder(args.text_encoder, run.device) if args.text_encoder and processes.main else None
     predictions = Predictions(path, identity(run), processes.index)
@@ -116,7 +117,7 @@ def load_answerer(run: Run) -> Answerer:
 
 
 def already(run: Run, questions: list[Question], done: dict) -> int:
-    """How many answers of this run are on disk; raises UsageError if they are to other questions."""
+    """The number of answers of this run on disk; raises UsageError if they are to other questions."""
     count = 0
     for question in questions:
         same = [done[key] for case in run.cases if (key := (case.name, question.id)) in done]
@@ -139,7 +140,7 @@ def already(run: Run, questions: list[Question], done: dict) -> int:
 
 
 def identity(run: Run) -> dict:
-    """What two runs must share for one to resume with the other's answers."""
+    """The arguments that two runs must share for one to resume with the other's answers."""
     args = run.args
     names = (
         "model",

@@ -1,4 +1,4 @@
-"""What a case costs: FLOPs and time of one batch, timed in rounds in which every case has its turn."""
+"""The cost of every case: FLOPs and time of one batch, in rounds in which every case has its turn."""
 
 from __future__ import annotations
 
