@@ -156,8 +156,9 @@ def test_any_tower_is_measured(model_type, folder, bench, tmp_path):
     result = json.loads(out.splitlines()[-1])
     whole, *pruned = result["rows"]
     assert result["model_type"] == find_tower(model).config.model_type
+    assert pruned[1]["flop_ratio"] > 1  # in so small a model the default costs more than it saves
     for row in pruned:
-        assert 0 < row["cosine_min"] < 1 < row["flop_ratio"] and row["kept_tokens"] < whole["kept_tokens"]
+        assert 0 < row["cosine_min"] < 1 and row["kept_tokens"] < whole["kept_tokens"]
 
 
 def test_a_hub_that_cannot_be_reached(bench, monkeypatch):
