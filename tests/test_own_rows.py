@@ -154,3 +154,9 @@ def test_a_second_row_for_a_model_type_is_refused(tables):
         register_tower("clip_vision_model", ROW)
     with pytest.raises(ValueError, match="'llava' has a row already"):
         register_family("llava", FamilyRow())
+
+
+def test_timm_is_refused_with_the_reason():
+    kind = type("VisionTransformer", (nn.Module,), {"__module__": "timm.models.vision_transformer"})
+    with pytest.raises(ValueError, match="VisionTransformer .* cannot be pruned; timm's towers pool inside"):
+        apply_vtp(kind())

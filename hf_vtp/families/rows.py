@@ -76,6 +76,10 @@ REFUSED["timm_wrapper"] = (
     "timm's towers pool inside the model, call their blocks without Transformers' arguments and lay hidden "
     "states on the grid again; load a Transformers checkpoint of the same architecture"
 )
+REFUSED["llama4"] = (
+    "its get_image_features returns rows that are still to be projected, and Transformers 5.24.0 itself "
+    "fails in its forward; needed is a row for its tower, whose [CLS] comes last"
+)
 register_tower(
     ("ovis2_vision", "Ovis2VisionConfig"),  # older releases give it no model_type
     TowerRow("encoder.layers", "attention", prefix=0, alone=False),

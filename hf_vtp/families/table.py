@@ -122,12 +122,19 @@ def adapter_for(model: nn.Module) -> Callable[[nn.Module, VTPConfig], Adapter]:
     factory = _factory(model)
     if factory is None:
         own = model_type(model)
-        reason = f"; {REFUSED[own]}" if own in REFUSED else ""
         raise ValueError(
-            f"{type(model).__name__} (model_type {own!r}) cannot be pruned{reason}; choose a model that puts "
-            f"image features in place of placeholders, or one whose model_type is one of {sorted(VISION)}"
+            f"{type(model).__name__} (model_type {own!r}) cannot be pruned{_reason(model)}; choose a model "
+            "that puts image features in place of placeholders, or one whose model_type is one of "
+            f"{sorted(VISION)}"
         )
     return factory
+
+
+def _reason(model: nn.Module) -> str:
+    """Why a model cannot be pruned, after a semicolon; "" if nobody wrote it down."""
+    timm = type(model).__module__.startswith("timm.")  # such models have no model_type
+    reason = REFUSED.get("timm_wrapper" if timm else model_type(model))
+    return f"; {reason}" if reason else ""
 
 
 def reads_text(model: nn.Module) -> bool:
@@ -190,9 +197,9 @@ def tower_row(module: nn.Module) -> TowerRow:
     """The row of a vision tower; raises ValueError that lists the towers there are."""
     own = model_type(module)
     if own not in TOWERS:
-        reason = f"; {REFUSED[own]}" if own in REFUSED else ""
         raise ValueError(
-            f"a vision tower of model_type {own!r} cannot be pruned{reason}; choose from {sorted(TOWERS)}"
+            f"a vision tower of model_type {own!r} cannot be pruned{_reason(module)}; choose from "
+            f"{sorted(name for name in TOWERS if name.islower())}"  # others are names of classes
         )
     return TOWERS[own]
 
