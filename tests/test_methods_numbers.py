@@ -8,6 +8,7 @@ from models import IMAGE_METHODS, clip_vision, pixels
 from vlm import FAMILIES, Llava
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
+from hf_vtp.apply import applied
 from hf_vtp.pruning.stage import adaptive
 
 FIXED = [name for name in IMAGE_METHODS if list_methods()[name]["keep_ratio"] == "exact"]
@@ -77,7 +78,9 @@ def test_a_tower_with_fixed_counts_runs_on_the_meta_device(method):
     assert output.is_meta and output.shape == (2, 1 + round(0.4 * 36), 32)
     model = apply_vtp(Llava.model().to("meta"), method=method, keep_ratio=0.4)
     features = model.model.get_image_features(pixels(2).to("meta"), return_dict=True).pooler_output
-    assert [x.shape for x in features] == [(14, 32)] * 2 and features[0].is_meta
+    assert [x.shape for x in features] == [(36, 32)] * 2 and features[0].is_meta  # a row for each placeholder
+    groups = list(applied(model).tower.last.stages.values())[-1]
+    assert [group.positions.shape for group in groups] == [(2, 14)]
 
 
 @pytest.mark.parametrize("method", COUNTED_IMAGES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -165,14 +167,17 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             return self.pruned(name, output, arguments)
         rows = self.images_of(name, output, arguments)[0]
         run = self.tower.call.last
-        marked = [row.isnan().any(dim=-1) for row in rows]
         if run.overflow is not None and bool(run.overflow):
             raise RuntimeError(
                 "image features came out as NaN before anything was marked as dropped; run the model in a "
                 "wider dtype (bfloat16 or float32)"
             )
-        kept = [row[~dropped] for row, dropped in zip(rows, marked, strict=True)]
-        return Encoded.of(output, kept, ~torch.cat(marked))
+        table = torch.cat(rows)
+        kept = ~table.isnan().any(dim=-1)
+        # two waits for the device, however many images there are
+        before = torch.nn.functional.pad(kept.cumsum(dim=0), (1, 0))[boundaries(map(len, rows))].tolist()
+        counts = [last - first for first, last in zip(before, before[1:], strict=False)]
+        return Encoded.of(output, list(table[kept].split(counts)), kept)
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         if self.after_features or self.row.tiles:
@@ -217,6 +222,11 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
 
     def __getstate__(self) -> dict:
         return {**vars(self), "runs": [], "counted": []}  # what a forward decided is no part of a model
+
+
+def boundaries(lengths: Iterable[int]) -> list[int]:
+    """Where each of several parts begins, and where the last one ends."""
+    return [0, *itertools.accumulate(lengths)]
 
 
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
