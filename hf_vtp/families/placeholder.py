@@ -35,6 +35,7 @@ TOKENS = {  # attributes of configs with a placeholder's id, by what stands for 
 }
 STRATEGY = "vision_feature_select_strategy"
 LANGUAGE = "language_model|model|text_model"  # paths to what reads features, from where they are put in
+NOT_OF_PIXELS = ("kwargs", "return_dict", "output_hidden_states", "output_attentions")  # of encoders
 HANDED_ON = ("image_sizes",)  # to encoders that take any keyword argument
 
 
@@ -172,12 +173,14 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
                 "image features came out as NaN before anything was marked as dropped; run the model in a "
                 "wider dtype (bfloat16 or float32)"
             )
-        table = torch.cat(rows)
-        kept = ~table.isnan().any(dim=-1)
-        # two waits for the device, however many images there are
-        before = torch.nn.functional.pad(kept.cumsum(dim=0), (1, 0))[boundaries(map(len, rows))].tolist()
+        kept = ~torch.cat([row.isnan().any(dim=-1) for row in rows])
+        # two waits for the device, however many images there are, and no copy of all rows
+        starts = boundaries(map(len, rows))
+        before = torch.nn.functional.pad(kept.cumsum(dim=0), (1, 0))[starts].tolist()
         counts = [last - first for first, last in zip(before, before[1:], strict=False)]
-        return Encoded.of(output, list(table[kept].split(counts)), kept)
+        index = torch.nonzero(kept)[:, 0].split(counts)
+        parts = zip(rows, index, starts, strict=False)
+        return Encoded.of(output, [row[own - start] for row, own, start in parts], kept)
 
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         if self.after_features or self.row.tiles:
@@ -232,5 +235,5 @@ def boundaries(lengths: Iterable[int]) -> list[int]:
 def encoder_arguments(inner: nn.Module, encoder: str) -> list[str]:
     """Arguments of a model's forward that it hands on to an encoder, beside the pixels."""
     function, of_forward = getattr(type(inner), encoder), parameters(type(inner).forward)
-    names = [name for name in parameters(function)[2:] if name not in ("kwargs", "return_dict")]
+    names = [name for name in parameters(function)[2:] if name not in NOT_OF_PIXELS]
     return names + [name for name in HANDED_ON if name in of_forward and name not in names]
