@@ -80,7 +80,7 @@ def peak(call, model, inputs):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_pruning_hardly_raises_the_peak(model, call):
-    """By less than 4 %, the NaN rows of dropped tokens: where next to nothing is dropped, and on 5.12 only."""
+    """By less than 4 %, the NaN rows of dropped tokens; where little is dropped, and on 5.12 only."""
     call, inputs = CALLS[call], prompt((2, 1))
     full = peak(call, model, inputs)
     for ratio in (0.9, 0.5, 0.1):
