@@ -4,9 +4,11 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 
+import load_script  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 TOUCH_MODELS = (
     "test_clip",
@@ -81,3 +83,20 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bench(capsys):
+    """Runs a script in this process: exit code, stdout and stderr."""
+
+    def run(script, *argv):
+        capsys.readouterr()
+        code = load_script.run(script, *argv)
+        done = capsys.readouterr()
+        return code, done.out, done.err
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()

@@ -3,13 +3,11 @@
 import json
 import sys
 
-import load_script
 import pytest
 import torch
 from PIL import Image
 from processed import save_with_processor
 from transformers import BertConfig, LlavaForConditionalGeneration, LlavaNextConfig
-from transformers.utils import logging
 
 from hf_vtp.tools import loading
 from hf_vtp.tools.bench import bench_vlm, inputs
@@ -37,23 +35,6 @@ RESULT = {
 QUICK = ("--device", "cpu", "--threads", 1, "--rounds", 1, "--new-tokens", 3, "--text-tokens", 8)
 
 pytestmark = pytest.mark.models
-
-
-@pytest.fixture
-def bench(capsys):
-    """Runs a script in this process: exit code, stdout and stderr."""
-
-    def run(script, *argv):
-        capsys.readouterr()
-        code = load_script.run(script, *argv)
-        done = capsys.readouterr()
-        return code, done.out, done.err
-
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
-    logging.set_verbosity_warning()
-    logging.enable_progress_bar()
 
 
 def check_numbers(rows):

@@ -2,12 +2,10 @@
 
 import json
 
-import load_script
 import pytest
 import torch
 from processed import save_with_processor
 from torch import nn
-from transformers.utils import logging
 
 from hf_vtp.tools.bench import bench_vlm
 from hf_vtp.tools.bench.parts import inside
@@ -15,23 +13,6 @@ from hf_vtp.tools.bench.parts import inside
 QUICK = ("--device", "cpu", "--threads", 1, "--rounds", 1, "--new-tokens", 3, "--text-tokens", 8)
 
 pytestmark = pytest.mark.models
-
-
-@pytest.fixture
-def bench(capsys):
-    """Runs a script in this process: exit code, stdout and stderr."""
-
-    def run(script, *argv):
-        capsys.readouterr()
-        code = load_script.run(script, *argv)
-        done = capsys.readouterr()
-        return code, done.out, done.err
-
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
-    logging.set_verbosity_warning()
-    logging.enable_progress_bar()
 
 
 def test_a_family_whose_processor_makes_the_prompts(bench, tmp_path):

@@ -12,6 +12,7 @@ from ..config import VTPConfig
 from ..names import parameters
 from ..prompts.callbacks import setting
 from ..prompts.forward import named
+from ..prompts.generate import with_text
 from ..prompts.reader import Reading, put
 from .placeholder import PlaceholderModel
 from .table import FamilyRow
@@ -60,11 +61,7 @@ class EncoderDecoder(PlaceholderModel):
             return original(**kwargs)
         self.refuse_generation(kwargs)
         self.refuse(kwargs)
-        inputs = kwargs.pop("inputs", None)
-        kwargs = kwargs if inputs is None else {**kwargs, "input_ids": inputs}
-        texts = [name for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None]
-        if not texts:
-            raise ValueError("generate needs input_ids or inputs_embeds beside its images")
+        kwargs, texts = with_text(kwargs)
         mask = self.generation_mask(kwargs[texts[0]], kwargs)
         with torch.no_grad():
             reading = self.read({**kwargs, "attention_mask": mask}, None)

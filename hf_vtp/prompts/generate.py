@@ -31,11 +31,7 @@ class Generates(ShortPrompts):
                 return original(**kwargs)
         self.refuse_generation(kwargs)
         self.refuse(kwargs)
-        inputs = kwargs.pop("inputs", None)
-        kwargs = kwargs if inputs is None else {**kwargs, "input_ids": inputs}
-        texts = [name for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None]
-        if not texts:
-            raise ValueError("generate needs input_ids or inputs_embeds beside its images")
+        kwargs, texts = with_text(kwargs)
         given = self.columns(kwargs)
         n = given[texts[0]].shape[1]
         mask = self.generation_mask(given[texts[0]], kwargs)
@@ -105,3 +101,18 @@ class Generates(ShortPrompts):
         if ids is None or pad is None or pad in (eos if isinstance(eos, list | tuple) else [eos]):
             return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
         return (ids != pad).long()
+
+
+def with_text(kwargs: dict) -> tuple[dict, list[str]]:
+    """`generate`'s keyword arguments with its `inputs` by their name, and the names of those with text.
+
+    Raises ValueError where none is.
+    """
+    kwargs = dict(kwargs)
+    inputs = kwargs.pop("inputs", None)
+    if inputs is not None:
+        kwargs["input_ids"] = inputs
+    texts = [name for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None]
+    if not texts:
+        raise ValueError("generate needs input_ids or inputs_embeds beside its images")
+    return kwargs, texts

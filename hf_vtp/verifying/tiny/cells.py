@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-IMAGE, VIDEO, START, END, BREAK, PAD, WORDS = 30, 31, 32, 33, 34, 0, 40
+from .prompts import END, IMAGE, PAD, START, VIDEO, WORDS, prompt
+
+BREAK = 34
 SIZES = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
 VISION = dict(SIZES, image_size=24, patch_size=4)  # 6 × 6 patches, 3 × 3 cells of 2 × 2
 TEXT = dict(SIZES, vocab_size=WORDS, num_key_value_heads=2, head_dim=8, max_position_embeddings=256)
@@ -19,22 +21,12 @@ GRIDS = [(6, 8), (8, 4), (4, 4)]  # of images of any size, in patches
 
 
 def _prompt(rows: list[list[list[int]]]) -> dict[str, Tensor]:
-    """Rows of images of runs of so many placeholders, with words around them, padded on the left.
+    """Rows of images, each of runs of so many placeholders with a break between them."""
+    return prompt([[_broken(runs) for runs in images] for images in rows])
 
-    The first, to be the longest, begins with a placeholder: a decode step that took the features of the
-    prompt once more would go unseen where that begins with a word or with padding.
-    """
-    made = []
-    for images in rows:
-        row = [3, 4, START] if made else []
-        for i, runs in enumerate(images):
-            for count in runs:
-                row += [*[IMAGE] * count, BREAK]
-            row[-1:] = [END, 5 + i, START]
-        made.append([*row[:-1], 8, 9])
-    longest = max(map(len, made))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in made])
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+
+def _broken(runs: list[int]) -> list[int]:
+    return [x for count in runs for x in (*[IMAGE] * count, BREAK)][:-1]
 
 
 def _text(config, **changes) -> dict:

@@ -10,7 +10,8 @@ from transformers import AutoModel, CLIPVisionConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
 
-IMAGE, VIDEO, START, END, PAD, WORDS = 30, 31, 32, 33, 0, 40
+from .prompts import END, IMAGE, PAD, START, VIDEO, WORDS, counted
+
 SIZES = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
 TEXT = dict(
     SIZES,
@@ -54,7 +55,7 @@ def _perception_lm(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "video_token_id": VIDEO,
     }
     pixels = torch.randn(3, 3, 3, 16, 16, generator=numbers)  # a thumbnail and two tiles each
-    return changes, {**_prompt([[12, 12], [12]]), "pixel_values": pixels}
+    return changes, {**counted([[12, 12], [12]]), "pixel_values": pixels}
 
 
 def _fast_vlm(config, numbers: torch.Generator) -> tuple[dict, dict]:
@@ -67,7 +68,7 @@ def _fast_vlm(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "image_seq_length": 16,
     }
     pixels = torch.randn(3, 3, 32, 32, generator=numbers)
-    return changes, {**_prompt([[16, 16], [16]]), "pixel_values": pixels}
+    return changes, {**counted([[16, 16], [16]]), "pixel_values": pixels}
 
 
 def _gemma3n(config, numbers: torch.Generator) -> tuple[dict, dict]:
@@ -89,7 +90,7 @@ def _gemma3n(config, numbers: torch.Generator) -> tuple[dict, dict]:
         "image_token_id": IMAGE,
         "audio_token_id": 36,
     }
-    inputs = _prompt([[16, 16], [16]])
+    inputs = counted([[16, 16], [16]])
     inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
     return changes, {**inputs, "pixel_values": torch.randn(3, 3, 16, 16, generator=numbers)}
 
@@ -111,23 +112,6 @@ class _Conv(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, **kwargs) -> BaseModelOutputWithPooling:
         return BaseModelOutputWithPooling(last_hidden_state=self.mix(self.patches(pixel_values).relu()))
-
-
-def _prompt(images: list[list[int]]) -> dict[str, Tensor]:
-    """Rows with so many placeholders an image and words around them, padded on the left.
-
-    The first, to be the longest, begins with a placeholder: a decode step that took the features of the
-    prompt once more would go unseen where that begins with a word or with padding.
-    """
-    rows = []
-    for counts in images:
-        row = [3, 4, START] if rows else []
-        for i, count in enumerate(counts):
-            row += [*[IMAGE] * count, END, 5 + i, START]
-        rows.append([*row[:-1], 8, 9])
-    longest = max(map(len, rows))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows])
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
 RECIPES: dict[str, Callable] = {  # by the config's model_type

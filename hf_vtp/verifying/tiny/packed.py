@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-IMAGE, VIDEO, START, END, AUDIO, PAD, WORDS = 30, 31, 32, 33, 34, 0, 40
+from .prompts import END, IMAGE, PAD, START, VIDEO, WORDS, counted
+
+AUDIO = 34
 SIZES = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
 TEXT = dict(
     SIZES,
@@ -164,7 +166,7 @@ def _kimi_k25(config, numbers: torch.Generator) -> tuple[dict, dict]:
 
 
 def _inputs(numbers: torch.Generator, width: int = 96) -> dict[str, Tensor]:
-    inputs = _prompt(UNITS)
+    inputs = counted(UNITS)
     inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
     inputs["image_grid_thw"] = torch.tensor(GRIDS)
     inputs["pixel_values"] = torch.randn(PATCHES, width, generator=numbers)
@@ -174,25 +176,8 @@ def _inputs(numbers: torch.Generator, width: int = 96) -> dict[str, Tensor]:
 def _started(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """A start in front of the first image too: this family counts images by these."""
     del inputs["mm_token_type_ids"]
-    started = _prompt(UNITS, first=[START])
+    started = counted(UNITS, first=[START])
     return {**inputs, **started}
-
-
-def _prompt(images: list[list[int]], first: list[int] | None = None) -> dict[str, Tensor]:
-    """Rows with so many placeholders an image and words around them, padded on the left.
-
-    The first, to be the longest, begins with a placeholder (unless `first` goes before it): a decode step
-    that took the features of the prompt once more would go unseen where that begins with a word or padding.
-    """
-    rows = []
-    for counts in images:
-        row = [3, 4, START] if rows else list(first or [])
-        for i, count in enumerate(counts):
-            row += [*[IMAGE] * count, END, 5 + i, START]
-        rows.append([*row[:-1], 8, 9])
-    longest = max(map(len, rows))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows])
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
 RECIPES: dict[str, Callable] = {  # by the config's model_type

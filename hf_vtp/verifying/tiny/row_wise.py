@@ -11,8 +11,9 @@ from transformers import LlavaOnevisionModel
 from transformers.image_processing_utils import select_best_resolution
 
 from ...names import parameters
+from .prompts import IMAGE, PAD, VIDEO, WORDS, prompt
 
-IMAGE, VIDEO, START, END, BREAK, PAD, WORDS = 30, 31, 32, 33, 34, 0, 40
+BREAK = 34
 SIZES = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
 VISION = dict(SIZES, num_hidden_layers=3, image_size=16, patch_size=4, projection_dim=8)  # 16 patches
 TEXT = dict(
@@ -71,27 +72,10 @@ def _pixels(numbers: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=numbers)
 
 
-def _prompt(rows: list[list[list[int]]]) -> dict[str, Tensor]:
-    """Rows of media, each a list of ids, and words around them, padded on the left.
-
-    The first, to be the longest, begins with a placeholder: a decode step that took the features of the
-    prompt once more would go unseen where that begins with a word or with padding.
-    """
-    made = []
-    for media in rows:
-        row = [3, 4, START] if made else []
-        for i, ids in enumerate(media):
-            row += [*ids, END, 5 + i, START]
-        made.append([*row[:-1], 8, 9])
-    longest = max(map(len, made))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in made])
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
-
-
 def _alike(numbers: torch.Generator, count: int = 16, side: int = 16) -> dict[str, Tensor]:
     """Three images of one size and of so many placeholders."""
     image = [IMAGE] * count
-    return {**_prompt([[image, image], [image]]), "pixel_values": _pixels(numbers, 3, 3, side, side)}
+    return {**prompt([[image, image], [image]]), "pixel_values": _pixels(numbers, 3, 3, side, side)}
 
 
 def _pixtral(numbers: torch.Generator, merge: int) -> dict[str, Tensor]:
@@ -101,7 +85,7 @@ def _pixtral(numbers: torch.Generator, merge: int) -> dict[str, Tensor]:
         row = [*[IMAGE] * (width // (4 * merge)), BREAK]
         images.append((row * (height // (4 * merge)))[:-1])  # _prompt adds the end
         pad[:, :height, :width] = _pixels(numbers, 3, height, width)
-    return {**_prompt([images[:2], images[2:]]), "pixel_values": pixels, "image_sizes": torch.tensor(PIXTRAL)}
+    return {**prompt([images[:2], images[2:]]), "pixel_values": pixels, "image_sizes": torch.tensor(PIXTRAL)}
 
 
 def _llava(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
@@ -164,7 +148,7 @@ def _next(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
         vision_feature_select_strategy="default" if prefix else "full",
     )
     rows = [[_unpadded(TALL), _unpadded(WIDE)], [_unpadded(SMALL)]]
-    return changes, {**_prompt(rows), **_tiles(numbers, [TALL, WIDE, SMALL])}
+    return changes, {**prompt(rows), **_tiles(numbers, [TALL, WIDE, SMALL])}
 
 
 def _next_video(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
@@ -173,7 +157,7 @@ def _next_video(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
         return None
     clip = [VIDEO] * (4 * 3)  # three frames, pooled 2 × 2
     rows = [[_unpadded(WIDE), clip, _unpadded(SMALL)], [clip, _unpadded(SMALL)]]
-    inputs = {**_prompt(rows), **_tiles(numbers, [WIDE, SMALL, SMALL])}
+    inputs = {**prompt(rows), **_tiles(numbers, [WIDE, SMALL, SMALL])}
     inputs["pixel_values_videos"] = _pixels(numbers, 2, 3, 3, 16, 16)
     return {**made[0], "video_token_id": VIDEO}, inputs
 
@@ -187,7 +171,7 @@ def _onevision(config, numbers: torch.Generator) -> tuple[dict, dict] | None:
     # in older releases the newline of a clip is no feature, and videos with it are refused
     videos = "pixel_values_videos" in parameters(LlavaOnevisionModel.get_video_features)
     first = [whole, clip, whole] if videos else [whole, whole]
-    inputs = _prompt([first, [_unpadded(TALL, 2)], [_unpadded(SMALL, 2)]])
+    inputs = prompt([first, [_unpadded(TALL, 2)], [_unpadded(SMALL, 2)]])
     inputs |= _tiles(numbers, [SMALL, WIDE, TALL, SMALL], whole=2)
     inputs["batch_num_images"] = torch.tensor([2, 1, 1])
     if videos:
@@ -228,7 +212,7 @@ def _janus(config, numbers: torch.Generator) -> tuple[dict, dict]:
 def _video_llava(config, numbers: torch.Generator) -> tuple[dict, dict]:
     changes = _base(config, video_token_id=VIDEO, vision_feature_layer=_layers(config.vision_feature_layer))
     image, clip = [IMAGE] * 16, [VIDEO] * (17 * 2)  # frames keep their class token
-    inputs = _prompt([[image, clip, image], [clip, image]])
+    inputs = prompt([[image, clip, image], [clip, image]])
     inputs["pixel_values_images"] = _pixels(numbers, 3, 3, 16, 16)  # the one name both releases know
     return changes, {**inputs, "pixel_values_videos": _pixels(numbers, 2, 2, 3, 16, 16)}
 
