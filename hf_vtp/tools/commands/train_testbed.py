@@ -22,13 +22,15 @@ from ..testbed.training import KINDS, train
 
 def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__.splitlines()[0])
-    p.add_argument("model", choices=tuple(KINDS))
+    p.add_argument("model", choices=(*KINDS, CAPTIONS))
     p.add_argument(
         "--out", required=True, help="folder for weights and card; OUT/run holds checkpoints and log"
     )
     p.add_argument(
         "--clip", help=f"folder of the CLIP that LLaVA begins with; default: clip in what {VARIABLE} says"
     )
+    p.add_argument("--tower", help="for captions: a ViT, DeiT or DINOv2 classifier; a folder, or a name on the Hub")
+    p.add_argument("--captions", help="for captions: a data set with the splits train and validation")
     p.add_argument("--recipe", choices=tuple(RECIPES), help="default: gpu on a GPU, else cpu")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
     p.add_argument("--seed", type=cli.seed, default=0, help="of weights, scenes and their order")
@@ -54,7 +56,6 @@ def clip_folder(given: str | None) -> str | Path:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    cli.require("scikit-image")
     device = cli.device(args.device)
     name = args.recipe or ("gpu" if device.type == "cuda" else "cpu")
     recipe = RECIPES[name][args.model]
@@ -63,9 +64,13 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     out = Path(args.out)
-    clip = load(clip_folder(args.clip)) if args.model == "llava" else None
-    if clip is not None and clip.model_type != "clip":
-        raise cli.UsageError(f"{args.clip} holds a {clip.model_type}; give the folder of a CLIP with --clip")
+    how = {"command": cli.command(), "recipe": name, **vars(recipe), "seed": args.seed}
+    result = (learn_captions if args.model == CAPTIONS else learn_scenes)(args, recipe, out, device, how)
+    report.print_json(result)
+
+
+def prepare(out: Path) -> Path:
+    """The folder of checkpoints and log; raises UsageError where something is in the way."""
     run = out / "run"
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -74,17 +79,41 @@ def main(argv: list[str]) -> None:
     for file in (*out.iterdir(), *run.iterdir()):
         if not file.is_dir():
             cli.writable(str(file))  # what is no regular file would be written into, or waited for
+    return run
+
+
+def taken(args: argparse.Namespace, trained: Trained) -> dict:
+    """What the card says of a training's cost."""
+    note = args.note and f", {args.note}"
+    return {"seconds": round(trained.seconds), "threads": torch.get_num_threads(), "note": note}
+
+
+def learn_scenes(
+    args: argparse.Namespace, recipe: Recipe, out: Path, device: torch.device, how: dict
+) -> dict:
+    """Train, save and measure a model of KINDS."""
+    cli.require("scikit-image")
+    clip = load(clip_folder(args.clip)) if args.model == "llava" else None
+    if clip is not None and clip.model_type != "clip":
+        raise cli.UsageError(f"{args.clip} holds a {clip.model_type}; give the folder of a CLIP with --clip")
+    run = prepare(out)
     workers = args.workers or (1 if device.type == "cpu" else os.cpu_count())
-    trained = train(args.model, recipe, run, device, args.seed, clip and clip.model, workers, args.compile)
+    task = scenes(args.model, args.seed, clip and clip.model, workers)
+    trained = train(task, recipe, run, device, args.seed, args.compile)
     save(trained.model, out)
-    how = {
-        "command": cli.command(),
-        "recipe": name,
-        **vars(recipe),
-        "seed": args.seed,
-        "seconds": round(trained.seconds),
-        "threads": torch.get_num_threads(),
-        "note": args.note and f", {args.note}",
-    }
     finished = load(out, device=device)  # what is shipped, float16 and all
-    report.print_json(card.write(out, finished, how, card.measure(finished, args.num_eval)))
+    return card.write(out, finished, how | taken(args, trained), card.measure(finished, args.num_eval))
+
+
+def learn_captions(
+    args: argparse.Namespace, recipe: Recipe, out: Path, device: torch.device, how: dict
+) -> dict:
+    """Train, save and measure a captioner."""
+    if not args.tower or not args.captions:
+        raise cli.UsageError("captions need a ViT with --tower and captioned photographs with --captions")
+    run = prepare(out)
+    tower = load_tower(args.tower, device)
+    task, tokenizer = captions(args.captions, tower, run, args.seed, recipe.batch_size)
+    trained = train(task, recipe, run, device, args.seed, args.compile)
+    save_captioner(trained.model, out, tokenizer, tower.image_processor)
+    return caption_card.write(out, args, how | taken(args, trained), trained)
