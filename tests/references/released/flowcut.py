@@ -1,4 +1,4 @@
-"""FlowCut: attention and softmax(v_cls · v) times the length of values, added up over layers; counts by entropy."""
+"""FlowCut: (attention + softmax(v_cls · v)) · |v|, accumulated over layers; the count follows the entropy."""
 
 import math
 

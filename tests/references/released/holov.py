@@ -1,4 +1,4 @@
-"""HoloV: patches of the image share the count; the released code, and the paper's formulas on square crops."""
+"""HoloV: patches of the image share the count; as released, and by the paper's formulas on square crops."""
 
 import math
 
@@ -22,7 +22,7 @@ def prepare(x):
 
 
 def quality(states, attention, patch, share):
-    """A + share · gamma · V of the tokens of a patch; V the variance of cosines, the token's own entry zero."""
+    """A + share · gamma · V of a patch's tokens; V the variance of cosines, the token's own entry zero."""
     cos = cosines(states[patch])
     np.fill_diagonal(cos, 0.0)
     others = len(patch) - 1

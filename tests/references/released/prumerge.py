@@ -1,4 +1,4 @@
-"""PruMerge and PruMerge+: outliers of the attention of [CLS] gather their neighbours, one more token the rest."""
+"""PruMerge(+): outliers of the attention of [CLS] gather their neighbours, one more token sums up the rest."""
 
 import numpy as np
 

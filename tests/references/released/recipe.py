@@ -7,7 +7,7 @@ STEP = 64  # inputs are multiples of 1 / STEP, so that a file of them packs well
 
 
 def recipe(seed):
-    """Arrays by name, of one image for every third seed and else of two, float64 that float32 holds exactly."""
+    """Arrays by name, of one image for every third seed, else of two; float64 that float32 holds exactly."""
     rs, b = np.random.RandomState(seed), 1 if seed % 3 == 0 else 2
     x = {name: rs.randn(b, 4, 65, 8) for name in ("q", "k", "v", "q_other", "k_other", "v_other")}
     x["q"], x["q_other"] = 2 * x["q"], 2 * x["q_other"]

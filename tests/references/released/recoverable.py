@@ -1,7 +1,7 @@
 """Recoverable Compression: outliers of attention, what the text asks for, and centres that gather the rest.
 
-Two slips of the released code are kept in `values` and mended in `values_mended`: the number of centres is a share
-of the channels, not of the tokens that remain; and the keys of what remains are the first of all keys.
+Two slips of the released code are kept in `values` and mended in `values_mended`: the number of centres is a
+share of the channels, not of the tokens that remain; and the keys of what remains are the first of all keys.
 """
 
 import numpy as np
