@@ -1,4 +1,4 @@
-"""Golden files: arrays "seed<S>/<input>" and "seed<S>/case<C>/<output>"; `meta`, a JSON of seeds and cases."""
+"""Golden files: "seed<S>/<input>" and "seed<S>/case<C>/<output>"; `meta`, a JSON of seeds and cases."""
 
 import json
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""PruMerge(+): outliers of the attention of [CLS] gather their neighbours, one more token sums up the rest."""
+"""PruMerge(+): outliers of the attention of [CLS] gather their neighbours, one more token the rest."""
 
 import numpy as np
 

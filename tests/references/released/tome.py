@@ -9,7 +9,7 @@ CASES = [{"r": 8}, {"r": 20}]
 
 
 def merged(groups, metric, r, has_cls):
-    """Groups (lists of places) after r merges: the unmerged, then destinations, as the next round sees them."""
+    """Groups (lists of places) after r merges: unmerged, then destinations, as the next round sees them."""
     metric = unit(metric)
     even, odd = list(range(0, len(groups), 2)), list(range(1, len(groups), 2))
     best = {}
