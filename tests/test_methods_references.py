@@ -10,9 +10,9 @@ from references.image import image
 
 from hf_vtp.methods.mergers import MERGERS
 from hf_vtp.methods.mergers.lloyd import lloyd
+from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
-from hf_vtp.methods.selectors.recovered import local_outliers
 
 SCORE = {name: getattr(scorers, name, None) for name in SCORERS}
 SELECT = {name: getattr(selectors, name, None) or getattr(greedy, name, None) for name in SELECTORS}

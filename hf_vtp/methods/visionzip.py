@@ -1,13 +1,18 @@
-"""What leaves is summed up in a few tokens of its own."""
+"""VisionZip: the tokens stay that [CLS] attends to most; a few more sum up the rest.
+
+Paper: arXiv:2412.04467. Compared with dvlab-research/VisionZip, visionzip/clip_encoder.py, commit 3151f6df,
+in November 2026: the same tokens, and values equal to the bit.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import group_mean, group_sum, nearest
-from ...pruning.tokens import VisionTokens, take
-from . import register_merger
+from ..pruning.similarity import group_mean, group_sum, nearest
+from ..pruning.tokens import VisionTokens, take
+from .mergers import register_merger
+from .table import register_method
 
 
 def targets_among(num_keep: int, *, share: float = 10 / 64) -> int:
@@ -50,3 +55,14 @@ def contextual(
         merged = take(content, every)
     sizes = group_sum(tokens.weights().unsqueeze(-1), groups, every.shape[1]).squeeze(-1)
     return merged.to(tokens.content.dtype), groups, sizes, every
+
+
+register_method(
+    "visionzip",
+    scorer="cls_attention",
+    selector="top_k",
+    merger="contextual",
+    summary="what [CLS] attends to most stays, a few more tokens sum up the rest",
+    paper="VisionZip (arXiv:2412.04467)",
+    layers="output",
+)

@@ -1,10 +1,7 @@
-"""A regular grid of tokens: a floor that every table of results shows."""
+"""A regular grid of tokens over an image."""
 
 import torch
 from torch import Tensor
-
-from ...pruning.tokens import VisionTokens
-from . import register_scorer
 
 
 def grid_lines(rows: int, columns: int, count: int) -> int:
@@ -37,27 +34,3 @@ def regular_grid(rows: int, columns: int, count: int, device: torch.device | Non
     row = (2 * line + 1) * rows // (2 * lines)
     column = (4 * (cell - first) + shift) * columns // (4 * per_line)
     return row * columns + column
-
-
-@register_scorer("uniform")
-def uniform(tokens: VisionTokens) -> Tensor:
-    """1 on a regular grid of `num_keep` tokens, 0 elsewhere; a floor. Returns [B, N].
-
-    The lines run on through the frames of a clip. Where tokens were dropped already, every so-manieth of the
-    rest, as if it were one line; so in each row of a batch with padding.
-    """
-    b, n = tokens.shape
-    frames, rows, columns = tokens.grid
-    whole = n == frames * rows * columns
-    shape = (frames * rows, columns) if whole else (1, n)
-    chosen = regular_grid(*shape, min(n, tokens.num_keep), device=tokens.hidden_states.device)
-    scores = torch.zeros(n, dtype=torch.float32, device=chosen.device).scatter(0, chosen, 1.0).expand(b, n)
-    if tokens.valid is None:
-        return scores
-    have = tokens.valid.sum(dim=1, keepdim=True)  # [B, 1] a grid of its own for each row
-    count = have.clamp(max=tokens.num_keep)
-    shift = torch.where(2 * count >= have, 1, 2)
-    cell = torch.arange(tokens.num_keep, device=chosen.device)  # [num_keep]
-    place = ((4 * cell + shift) * have // (4 * count)).where(cell < count, n)
-    own = scores.new_zeros(b, n + 1).scatter(1, place, 1.0)[:, :n]
-    return torch.where((have == n) & whole, scores, own)

@@ -1,10 +1,15 @@
-"""Least like what is chosen already."""
+"""ToDRE: greedily the token least similar to the chosen ones.
+
+Paper: arXiv:2505.18757. No code was released; compared in November 2026 with its formulas written anew: other
+tokens, for the reasons that `differs` gives.
+"""
 
 import torch
 from torch import Tensor
 
-from ...pruning.tokens import VisionTokens, take
-from . import register_selector
+from ..pruning.tokens import VisionTokens, take
+from .selectors import register_selector
+from .table import register_method
 
 
 @register_selector("least_similar", paper="ToDRE (arXiv:2505.18757)")
@@ -23,3 +28,18 @@ def least_similar(scores: Tensor, tokens: VisionTokens) -> Tensor:
         total = total + (unit @ take(unit, keep[-1][:, None]).transpose(1, 2)).squeeze(-1)
         similarity = total
     return torch.sort(torch.stack(keep, dim=1), dim=1).values
+
+
+register_method(
+    "todre",
+    scorer="equal",
+    selector="least_similar",
+    merger="drop",
+    summary="greedily the token least similar to the chosen ones",
+    paper="ToDRE (arXiv:2505.18757)",
+    layers="output",
+    differs=(
+        "The first token is the least similar to all, in the paper the most attended by [CLS], and the "
+        "features are the tower's, in the paper those behind the projector."
+    ),
+)

@@ -1,25 +1,7 @@
-"""Coverage, weighted by the score."""
-
-from typing import Annotated
+"""Greedy coverage: columns of a matrix that together cover its rows."""
 
 import torch
 from torch import Tensor
-
-from ...pruning.similarity import relevance
-from ...pruning.tokens import VisionTokens
-from . import register_selector
-
-
-@register_selector("scope", paper="SCOPE (arXiv:2510.24214)", limit=4096)
-def scope(scores: Tensor, tokens: VisionTokens, *, alpha: Annotated[float, (0.0, 10.0)] = 1.0) -> Tensor:
-    """Greedily the token that adds most to the cosines that cover all tokens, times its score^alpha.
-
-    gain_j = Σ_i max(0, cos_ij - cover_i), cover_i the largest cosine of i with a chosen token, 0 at first.
-    Scores below 0 count as 0, as ones where an image has none above. `num_keep` steps of O(N²). Returns [B,
-    K].
-    """
-    unit, weight = tokens.unit_hidden_states(), relevance(scores) ** alpha
-    return most_covering(unit @ unit.transpose(1, 2), weight, tokens.num_keep)
 
 
 def most_covering(rows: Tensor, weight: Tensor, count: int) -> Tensor:

@@ -1,4 +1,13 @@
-"""Rank, suppress what repeats a token ranked above it, and spread what stays over the image."""
+"""vtp: this project's own method, and the default.
+
+Tokens are ranked by the L2 norms of their queries and keys. Of these the ones stay that are farthest, in
+content and in the image, from any token ranked above them; the kept absorb the rest and weigh in later
+attention by their number.
+
+Source: this project; suppressing in one parallel step is after Fast NMS (YOLACT, arXiv:1904.02689),
+size-weighted attention after ToMe (arXiv:2210.09461). There is no other code to compare with: the loops in
+tests/references are the reference.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +17,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import outranked
-from ...pruning.tokens import VisionTokens, row_blocks, take
-from . import register_selector
-from .nms import farthest_in_rounds, nms
+from ..pruning.similarity import outranked
+from ..pruning.tokens import VisionTokens, row_blocks, take
+from .selectors import register_selector
+from .selectors.nms import farthest_in_rounds, nms
+from .table import register_method
 
 SAME = 1e-5  # squared length of a difference of two unit vectors that rounding may make
 BOUND = 2.0**21  # above every distance: 2 / SAME**0.5 and the largest place · reach
@@ -140,3 +150,16 @@ def spread(
     least = scores.abs().mean(dim=1, keepdim=True) * STEADY
     bonus = score * deviation / scores.std(dim=1, keepdim=True, correction=0).maximum(least).clamp(min=1e-30)
     return farthest_in_rounds(scores, tokens.num_keep, rounds, distances.to_outranking, distances.to, bonus)
+
+
+register_method(
+    "vtp",
+    scorer="qk_norm",
+    selector="spread",
+    merger="absorb",
+    summary="the default: rank by Q/K norm, suppress repeats near by, let the kept absorb the rest",
+    paper="this project",
+    scorer_options={"of": "qk"},
+    merger_options={"lloyd": 2},
+    after_features={"scorer": "token_norm"},  # no queries and keys are there,
+)

@@ -1,13 +1,19 @@
-"""Outliers of the score."""
+"""LLaVA-PruMerge: outliers of the attention of [CLS] stay and gather their neighbours; the count follows the
+image.
+
+Paper: arXiv:2403.15388. Compared with 42Shawn/LLaVA-PruMerge, llava/model/multimodal_encoder/clip_encoder.py,
+commit 097c0411, in November 2026: other tokens, for the reasons that `differs` gives.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.ragged import best, valid_scores
-from ...pruning.tokens import VisionTokens
-from . import register_selector
+from ..pruning.ragged import best, valid_scores
+from ..pruning.tokens import VisionTokens
+from .selectors import register_selector
+from .table import register_method
 
 
 @register_selector("iqr", keep_ratio="unused", paper="LLaVA-PruMerge (arXiv:2403.15388)")
@@ -29,3 +35,20 @@ def iqr(scores: Tensor, tokens: VisionTokens, *, whisker: Annotated[float, (0.0,
 
     first, third = quantile(0.25), quantile(0.75)
     return best(scores, (masked > third + whisker * (third - first)).sum(dim=1), tokens)
+
+
+register_method(
+    "prumerge",
+    scorer="cls_attention",
+    selector="iqr",
+    merger="knn_weighted",
+    summary=(
+        "outliers of the attention of [CLS] stay and gather their neighbours; the count follows the image"
+    ),
+    paper="LLaVA-PruMerge (arXiv:2403.15388)",
+    layers="output",
+    differs=(
+        "Attention is the mean of one softmax per head of the layer whose output is pruned, as released one "
+        "softmax over all heads side by side of the layer after it."
+    ),
+)

@@ -1,13 +1,20 @@
-"""Every score above a threshold."""
+"""Dynamic Token Pruning: layer after layer, tokens whose hidden state has a small norm leave; the count
+follows the image.
+
+Source: Dynamic Token Pruning (ECE1512 report, 2024). No released code was compared; the loops in
+tests/references are the reference.
+"""
 
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from ...pruning.ragged import best
-from ...pruning.tokens import VisionTokens
-from . import register_selector
+from ..pruning.ragged import best
+from ..pruning.tokens import VisionTokens
+from .layers import every_layer
+from .selectors import register_selector
+from .table import register_method
 
 
 @register_selector("threshold", keep_ratio="target", paper="Dynamic Token Pruning (ECE1512 report, 2024)")
@@ -35,3 +42,14 @@ def threshold(
         # infinitely many deviations, also of equal scores, are everything or nothing
         at = mean + deviations * deviation if isfinite(deviations) else deviations
     return best(scores, ((exact > at) & valid).sum(dim=1), tokens)
+
+
+register_method(
+    "dynamic",
+    scorer="token_norm",
+    selector="threshold",
+    merger="drop",
+    summary="layer after layer, tokens with a small norm leave; the count follows the image",
+    paper="Dynamic Token Pruning (ECE1512 report, 2024)",
+    layers=every_layer,
+)

@@ -1,11 +1,17 @@
-"""The most diverse and relevant set, by a determinantal point process."""
+"""CDPruner: a diverse set by a determinantal point process, weighted by likeness to the prompt.
+
+Paper: arXiv:2506.10967; the greedy search is of arXiv:1709.05135. Compared with Theia-4869/CDPruner,
+llava/model/llava_arch.py, commit 9541616c, in November 2026: the same tokens, given the same features and
+relevance.
+"""
 
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import relevance
-from ...pruning.tokens import VisionTokens, take
-from . import register_selector
+from ..pruning.similarity import relevance
+from ..pruning.tokens import VisionTokens, take
+from .selectors import register_selector
+from .table import register_method
 
 NOTHING = 1e-5  # a gain below this share of the largest is rounding
 
@@ -36,3 +42,19 @@ def dpp(scores: Tensor, tokens: VisionTokens) -> Tensor:
         factors[:, step] = row
         gain = gain - row.square()
     return torch.sort(torch.cat(keep, dim=1), dim=1).values
+
+
+register_method(
+    "cdpruner",
+    scorer="text_relevance",
+    selector="dpp",
+    merger="drop",
+    summary="a diverse set by a determinantal point process, weighted by likeness to the prompt",
+    paper="CDPruner (arXiv:2506.10967)",
+    layers="output",
+    differs=(
+        "Diversity is of the features of the tower, as released of those behind the projector, and "
+        "relevance is the cosine with the prompt in the language model's space, since these models carry no "
+        "CLIP text encoder."
+    ),
+)

@@ -1,11 +1,16 @@
-"""Farthest first."""
+"""DivPrune: the most diverse set, each time the token farthest from its nearest chosen one.
+
+Paper: arXiv:2503.02175. Compared with vbdi/divprune, LLaVA/llava/model/llava_arch.py, commit 799e2d95, in
+November 2026: the same tokens, given the same features.
+"""
 
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import Cosines
-from ...pruning.tokens import VisionTokens
-from . import register_selector
+from ..pruning.similarity import Cosines
+from ..pruning.tokens import VisionTokens
+from .selectors import register_selector
+from .table import register_method
 
 LEAST = -2.0  # below every cosine
 
@@ -30,3 +35,15 @@ def max_min_diversity(scores: Tensor, tokens: VisionTokens) -> Tensor:
         chosen = closest.masked_fill(taken, -LEAST).argmin(dim=-1)
         keep.append(chosen)
     return torch.sort(torch.stack(keep, dim=1), dim=1).values
+
+
+register_method(
+    "divprune",
+    scorer="equal",
+    selector="max_min_diversity",
+    merger="drop",
+    summary="the most diverse set, farthest first",
+    paper="DivPrune (arXiv:2503.02175)",
+    layers="output",
+    differs="Chooses among the features of the tower, as released among those behind the projector.",
+)

@@ -1,14 +1,20 @@
-"""A quota for every crop of the image."""
+"""HoloV: every crop of the image keeps its share.
+
+Paper: arXiv:2510.02912. Compared with obananas/HoloV, llava/model/utils.py, commit 1d2e65e9, and with the
+paper's formulas, which that code does not follow (its crops are runs of tokens), in November 2026: other
+tokens than either, for the reasons that `differs` gives.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import Cosines, rank_within
-from ...pruning.tokens import VisionTokens
-from . import register_selector
-from .top_k import highest
+from ..pruning.similarity import Cosines, rank_within
+from ..pruning.tokens import VisionTokens
+from .selectors import register_selector
+from .selectors.top_k import highest
+from .table import register_method
 
 
 def crop_of(tokens: VisionTokens, crops: int) -> Tensor:
@@ -55,3 +61,18 @@ def crop_quota(
     enough = (size > 0).sum(dim=1, keepdim=True) <= tokens.num_keep
     claim = (quota / (2 * rank + 1)).masked_fill((rank == 0) & enough, float("inf"))
     return highest(claim, tokens.num_keep)
+
+
+register_method(
+    "holov",
+    scorer="cls_attention",
+    selector="crop_quota",
+    merger="drop",
+    summary="every crop of the image keeps its share",
+    paper="HoloV (arXiv:2510.02912)",
+    layers="output",
+    differs=(
+        "γ is of the whole image, a token counts in its own variance, quotas are Sainte-Laguë's, and the "
+        "features are the tower's, as released those behind the projector with runs of tokens as crops."
+    ),
+)

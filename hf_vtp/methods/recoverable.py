@@ -1,15 +1,21 @@
-"""Outliers of attention, and what the prompt asks for among the rest."""
+"""Recoverable Compression: outliers of attention, what the prompt asks for, and centres that gather the rest.
+
+Paper: arXiv:2409.01179. Compared with banjiuyufen/Recoverable-Compression,
+llava/model/multimodal_encoder/clip_encoder.py, commit d9275944, in November 2026: other tokens and values,
+for the reasons that `differs` gives.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.ragged import best
-from ...pruning.tokens import VisionTokens
-from ..scorers.text_relevance import text_relevance
-from . import register_selector
-from .top_k import rank_by
+from ..pruning.ragged import best
+from ..pruning.tokens import VisionTokens
+from .scorers.text_relevance import text_relevance
+from .selectors import register_selector
+from .selectors.top_k import rank_by
+from .table import register_method
 
 OUTLIER = 1.5  # a local outlier factor above it, as scikit-learn's "auto" has it
 
@@ -68,3 +74,18 @@ def recovered(
         order, rest = order + importance * new, rest & ~new
     rank = rank_by(order, torch.where(order == 2, like, scores))
     return best(-rank.float(), (order > 0).sum(dim=1), tokens)
+
+
+register_method(
+    "recoverable",
+    scorer="cls_attention",
+    selector="recovered",
+    merger="knn_weighted",
+    summary="outliers of attention, what the prompt asks for, and centres that gather the rest",
+    paper="Recoverable Compression (arXiv:2409.01179)",
+    layers="output",
+    differs=(
+        "All kept tokens gather others, as released the centres alone; attention is per head; and the "
+        "prompt's outliers are sought among what remains, as released among all tokens."
+    ),
+)

@@ -1,13 +1,18 @@
-"""Coverage of the prompt and of the image."""
+"""MMTok: greedily the token that adds most to the coverage of the prompt and of the image.
+
+Paper: arXiv:2508.18264. Compared with Ironieser/MMTok, mmtok/core/semantic_selector.py, commit d1522cda, in
+November 2026: the same tokens where the original is given projected features and a temperature of .01.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.tokens import VisionTokens
-from . import register_selector
-from .scope import most_covering
+from ..pruning.covering import most_covering
+from ..pruning.tokens import VisionTokens
+from .selectors import register_selector
+from .table import register_method
 
 
 @register_selector("max_coverage", needs=("text",), paper="MMTok (arXiv:2508.18264)", limit=4096)
@@ -33,3 +38,18 @@ def max_coverage(
     to_image = (vision @ vision.transpose(1, 2) / image_temperature).softmax(dim=-1) / vision.shape[1]
     rows = torch.cat([to_text, alpha * to_image], dim=1)  # [B, m + N, N]
     return most_covering(rows, torch.ones_like(scores), tokens.num_keep)
+
+
+register_method(
+    "mmtok",
+    scorer="equal",
+    selector="max_coverage",
+    merger="drop",
+    summary="greedily the token that covers most of the prompt and the image",
+    paper="MMTok (arXiv:2508.18264)",
+    layers="output",
+    differs=(
+        "The image is covered in the space of projected features, as released in the tower's, and the "
+        "temperature to the text is .01 everywhere, as released .02 for LLaVA."
+    ),
+)

@@ -1,13 +1,19 @@
-"""The most attended, and what of the rest repeats least."""
+"""VisPruner: half of the places go by the attention of [CLS], half to what repeats least among the rest.
+
+Paper: arXiv:2412.01818v2. Compared with Theia-4869/VisPruner, llava/model/llava_arch.py, commit aefa01ad, in
+November 2026: the same tokens where the rest is put in raster order before every round, as other toolkits do;
+as released it stays in the order of attention and each round reorders it.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.tokens import VisionTokens, take
-from . import register_selector
-from .top_k import highest
+from ..pruning.tokens import VisionTokens, take
+from .selectors import register_selector
+from .selectors.top_k import highest
+from .table import register_method
 
 
 @register_selector("important_plus_diverse", paper="VisPruner (arXiv:2412.01818)", limit=4096)
@@ -37,3 +43,18 @@ def important_plus_diverse(
         stays = stays.scatter(1, 2 * highest(similar, leave), 0.0)
         rest = rest.gather(1, highest(stays, rest.shape[1] - leave))
     return torch.sort(torch.cat([important, rest[:, :wanted]], dim=1), dim=1).values
+
+
+register_method(
+    "vispruner",
+    scorer="cls_attention",
+    selector="important_plus_diverse",
+    merger="drop",
+    summary="half of the places by attention of [CLS], half by diversity",
+    paper="VisPruner (arXiv:2412.01818v2)",
+    layers="output",
+    differs=(
+        "The rest is split into even and odd places in raster order, as released in the order of attention, "
+        "which every round changes."
+    ),
+)

@@ -1,13 +1,36 @@
-"""What leaves is passed on to its neighbours."""
+"""GTP-ViT: what leaves after every layer is passed on to its neighbours, in the image and in content.
+
+Paper: arXiv:2311.03035. Compared with Ackesnal/GTP-ViT, models_v3.py, commit 97a11781, in November 2026: the
+same tokens at the first stage, other values.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import top_mask
-from ...pruning.tokens import VisionTokens, row_blocks, take
-from . import register_merger
+from ..pruning.similarity import top_mask
+from ..pruning.tokens import VisionTokens, row_blocks, take
+from .layers import every_layer
+from .mergers import register_merger
+from .scorers import register_scorer
+from .table import register_method
+
+
+@register_scorer("own_and_received", needs=("attention",), paper="GTP-ViT (arXiv:2311.03035)")
+def own_and_received(tokens: VisionTokens) -> Tensor:
+    """A token's attention to itself times the attention it receives from all, each the mean over the heads.
+
+    The first is large where a token cannot be made from others, the second, a sum over the queries, where
+    others are made from it. Of a merge unit each is the mean over its patches. Returns [B, N].
+    """
+    own, received = [], 0.0
+    for start, stop, rows in tokens.attention_blocks():
+        mean = rows.mean(dim=1)  # [B, stop - start, P + N·M]
+        own.append(mean[:, :, start:stop].diagonal(dim1=1, dim2=2).clone())  # a view would hold it all
+        received = received + mean.sum(dim=1)
+    scores = (tokens.per_token(x[:, tokens.num_prefix_tokens :]) for x in (torch.cat(own, dim=1), received))
+    return next(scores) * next(scores)
 
 
 @register_merger("propagate", paper="GTP-ViT (arXiv:2311.03035)")
@@ -46,3 +69,19 @@ def propagate(
         passed.append((weight * dropped.unsqueeze(1)) @ content)
     merged = take(content, keep) + alpha * torch.cat(passed, dim=1)
     return merged.to(tokens.content.dtype), None, None
+
+
+register_method(
+    "gtp",
+    scorer="own_and_received",
+    selector="top_k",
+    merger="propagate",
+    summary="what leaves after every layer is passed on to its neighbours",
+    paper="GTP-ViT (arXiv:2311.03035)",
+    layers=every_layer,
+    schedule="linear",
+    differs=(
+        "The graph is made anew at each stage with rows that sum to one, as released once from the "
+        "embeddings with symmetric normalisation."
+    ),
+)

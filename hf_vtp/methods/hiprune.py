@@ -1,13 +1,19 @@
-"""Anchors of a middle layer, their neighbours, and a deep layer's choice."""
+"""HiPrune: anchors of a middle layer with their neighbours, then what a deep layer attends to.
+
+Paper: arXiv:2508.00553. Compared with Danielement321/HiPrune, LLaVA/llava/model/llava_arch.py, commit
+6e83a124, in November 2026: the same tokens, given the same two layers. At the border of the image the
+released code takes the next row's first token for a neighbour; here neighbours share an edge.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...pruning.tokens import VisionTokens
-from . import register_selector
-from .top_k import highest, highest_by
+from ..pruning.tokens import VisionTokens
+from .selectors import register_selector
+from .selectors.top_k import highest, highest_by
+from .table import register_method
 
 
 def middle(
@@ -58,3 +64,18 @@ def anchors_buffers(
     around[:, :, :, :-1] += marked[:, :, :, 1:]
     wanted = (2 * marked + (around > 0)).clamp(max=2).flatten(1).gather(1, place)  # 2 an anchor, 1 beside one
     return highest_by(wanted, scores, tokens.num_keep)
+
+
+register_method(
+    "hiprune",
+    scorer="received_attention",
+    selector="anchors_buffers",
+    merger="drop",
+    summary="anchors of a middle layer with their neighbours, then what a deep layer attends to",
+    paper="HiPrune (arXiv:2508.00553)",
+    layers="output",
+    differs=(
+        "Anchors come from one layer later than in the released code, and at the image's border neighbours "
+        "do not run on into the next row."
+    ),
+)
