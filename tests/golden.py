@@ -16,7 +16,7 @@ EXACT = 1e-4
 
 @dataclass
 class Golden:
-    """Inputs x and outputs `out` of one case, all images together; `case` is what the file's meta says of it."""
+    """Inputs x and outputs `out` of one case, all images together; `case` is what `meta` says of it."""
 
     method: str  # the library's
     x: dict[str, torch.Tensor]
@@ -94,8 +94,8 @@ class Check:
 class Row:
     """What the library's method is to reach of a golden file.
 
-    `shown`: arrays that are there to show another reading, by name, and which. `beyond`: what golden data
-    cannot show, where a method that equals it still differs from its source.
+    `shown`: arrays that are there to show another reading, by name, and which. `beyond`: how a method that
+    equals the arrays compared still knowingly differs from the released code; "" if it does not.
     """
 
     file: str
@@ -134,7 +134,11 @@ def keeps(array: str, config: dict | None = None, tokens=Golden.tokens, **change
 
 
 def keeps_values(
-    rows: Callable[[dict, int], list[int]], arrays: tuple[str, ...], values: str, tokens=Golden.tokens, **changes
+    rows: Callable[[dict, int], list[int]],
+    arrays: tuple[str, ...],
+    values: str,
+    tokens=Golden.tokens,
+    **changes,
 ) -> Check:
     """Kept places and what stands there; `rows(out, b)` are the places of the golden rows of an image.
 

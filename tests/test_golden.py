@@ -6,30 +6,17 @@ One method alone: python -m pytest tests/test_golden.py -k "equals and holov" -r
 from dataclasses import replace
 
 import pytest
-from golden import cases_of
+import torch
+from golden import Golden, cases_of, in_order
+from golden_checks import recoverable_rows
 from golden_rows import ROWS
 from references.released.files import METHODS as FILES
 from references.released.files import read
 
 from hf_vtp.methods.table import METHODS
+from hf_vtp.pruning.stage import Outcome
 
-# how methods without a `differs` of their own differ; whoever mends one takes its line out
-TODAY = {
-    "divprune": "Tokens are chosen among the tower's features, not behind the projector.",
-    "cdpruner": "The kernel is of the tower's features, not of tokens behind the projector.",
-    "mmtok": "The image's tokens are compared behind the projector, at a text temperature of .01.",
-    "vispruner": "The rest is in raster order in every round, not in that of attention.",
-    "prumerge": "Attention is the mean over heads, of the layer that is pruned, not of one head and the next layer.",
-    "prumerge_plus": "There is no such method yet.",
-    "hiprune": "Anchors are looked for one layer later.",
-    "holov": "γ is of the whole image, a token's likeness to itself counts, and features are the tower's.",
-    "flowcut": "Likeness is the cosine of the values of all heads, and stages are one layer off.",
-    "tome": "Tokens stay in raster order between rounds, and [CLS] is left out of the matching.",
-    "gtp": "Rows of the graph sum to one, and scores are means over the heads.",
-    "recoverable": "All kept tokens gather others, and attention is per head.",
-    "dart": "One ranking by the closest pivot, norms are L2, and no pivot is of the text.",
-    "todre": "The first token is the one least similar to all, and features are the tower's.",
-}
+MISSING = {"prumerge_plus": "There is no such method yet."}  # whoever adds one takes its line out
 
 
 def differences(method):
@@ -46,22 +33,15 @@ def differences(method):
 
 @pytest.mark.parametrize("method", ROWS)
 def test_a_method_equals_golden_data_or_says_how_it_differs(method):
-    found, sentence = differences(method), differs(method)
+    found, beyond = differences(method), ROWS[method].beyond
+    sentence = METHODS[method].differs if method in METHODS else MISSING.get(method, "")
     if not found:
-        beyond = ROWS[method].beyond
-        assert bool(sentence) == bool(beyond), (
-            f"{method} equals its golden data, so its `differs` must "
-            + (f"say what the data does not show ({beyond})" if beyond else f"be empty, not {sentence!r}")
-        )
+        must = f"say what the data does not show ({beyond})" if beyond else f"be empty, not {sentence!r}"
+        assert bool(sentence) == bool(beyond), f"{method} equals its golden data: its `differs` must {must}"
         return
     what = f"{len(found)} differences, such as {found[0][:120]}"
-    assert sentence, f"{method} differs from its golden data and has no sentence `differs` that says so: {what}"
+    assert sentence, f"{method} is unlike its golden data, and no sentence `differs` says so: {what}"
     pytest.xfail(f"{sentence} ({what})")
-
-
-def differs(method):
-    """The sentence of the method's entry."""
-    return getattr(METHODS.get(method), "differs", "") or TODAY.get(method, "")
 
 
 @pytest.mark.parametrize("method", ROWS)
@@ -69,13 +49,35 @@ def test_every_golden_array_is_compared_or_explained(method):
     row, (_, arrays) = ROWS[method], read(ROWS[method].file)
     outputs = {key.split("/")[2] for key in arrays if key.count("/") == 2}
     compared = {name for check in row.checks for name in check.arrays}
-    explained = set(row.shown) | {name for name in outputs if name == "keep_order" and "values" in compared}
-    assert outputs <= compared | explained, outputs - compared - explained
-    assert compared <= outputs and not compared & set(row.shown)
+    assert outputs == compared | row.shown.keys() and not compared & row.shown.keys()
 
 
 def test_every_golden_file_has_a_row():
     assert {row.file for row in ROWS.values()} == set(FILES)
+
+
+@pytest.mark.parametrize("method", ["visionzip", "prumerge", "prumerge_plus", "gtp", "recoverable"])
+def test_what_the_golden_data_keeps_is_equal_to_it(method, monkeypatch):
+    for golden in cases_of(method, ROWS[method].file):
+        check = ROWS[method].checks[-1]
+        rows = recoverable_rows if method == "recoverable" else in_order(check.arrays[-2])
+        outcome = outcome_of(golden, rows, check.arrays[-1])
+        monkeypatch.setattr(Golden, "prune", lambda *_, outcome=outcome: outcome)
+        assert not list(check.run(golden))
+
+
+def outcome_of(golden, rows, values):
+    """The golden places in ascending order, an extra token at the least place that is free."""
+    keep = torch.full((len(golden.out[values]), 65), -1)
+    states = torch.zeros(len(keep), 65, 32)
+    for b, made in enumerate(golden.out[values]):
+        places = rows(golden.out, b)
+        if len(made) > len(places) and made[len(places)].any():
+            places = [*places, min(set(range(64)) - set(places))]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        keep[b, : len(order)] = torch.tensor(sorted(places))
+        states[b, : len(order)] = made[order]
+    return Outcome(states, keep, None, None, None)
 
 
 @pytest.mark.parametrize("method", ["fastervlm", "visionzip", "zero_tprune"])

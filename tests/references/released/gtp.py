@@ -10,7 +10,7 @@ NEIGHBOURS, ALPHA = 8, 0.1
 
 
 def graph_of(states):
-    """1 from a token to those that touch it and to its most similar, scaled by (d_i d_j)^-1/2, d the row sums."""
+    """1 from a token to what touches it and to its most similar; times (d_i d_j)^-1/2, d the row sums."""
     cos, graph = cosines(states), np.zeros((COUNT, COUNT))
     for i in range(COUNT):
         others = [j for j in range(COUNT) if j != i]
