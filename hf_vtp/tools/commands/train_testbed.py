@@ -1,6 +1,16 @@
-"""Train one of the testbed's models from a seed, on scenes that are drawn while it learns.
+r"""Train one of the testbed's models from a seed, on scenes drawn while it learns or on captioned pictures.
 
 The same command goes on where a run was stopped. The last line of stdout is the result as one JSON object.
+
+`captions` makes a LLaVA: the tower of a ViT classifier, which learns nothing, a new projector, and a small
+Llama that reads the state before the tower's last layer. --captions is a dataset with the splits train and
+validation, an image and a column of captions, as `hf-vtp make-caption-data` makes it. The tower reads each
+picture once, and OUT/run keeps what it saw. A row in training is one picture with all its captions, each of
+which sees the picture and itself. Weights of such a model are no part of this project, since the licences of
+captioned photographs seldom allow it. What pruning costs it:
+
+    hf-vtp eval-vlm --model OUT --data DATA --split validation --question "Describe the image." \
+        --metric cider --max-new-tokens 25 --keep-ratio 0.5 0.25 0.125 --layer default output
 """
 
 from __future__ import annotations
@@ -13,11 +23,15 @@ import torch
 from transformers.utils import logging
 
 from ..bench import cli, report
+from ..models import Loaded, load_with_processor
+from ..processors import num_prefix_tokens
 from ..shipped import VARIABLE, shipped_folder
-from ..testbed import card
+from ..testbed import caption_card, captioner, card
 from ..testbed.load import load, save
-from ..testbed.recipes import RECIPES
-from ..testbed.training import KINDS, train
+from ..testbed.recipes import RECIPES, Recipe
+from ..testbed.training import KINDS, Trained, scenes, train
+
+CAPTIONS = "captions"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,12 +43,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--clip", help=f"folder of the CLIP that LLaVA begins with; default: clip in what {VARIABLE} says"
     )
-    p.add_argument("--tower", help="for captions: a ViT, DeiT or DINOv2 classifier; a folder, or a name on the Hub")
-    p.add_argument("--captions", help="for captions: a data set with the splits train and validation")
+    p.add_argument("--tower", help="of captions: a ViT classifier, as a folder or a name on the Hub")
+    p.add_argument(
+        "--captions", metavar="DATA", help="a dataset of captioned photographs, as a folder or a name"
+    )
     p.add_argument("--recipe", choices=tuple(RECIPES), help="default: gpu on a GPU, else cpu")
     p.add_argument("--device", help="cpu, cuda, cuda:1 …; default: cuda if there")
     p.add_argument("--seed", type=cli.seed, default=0, help="of weights, scenes and their order")
-    p.add_argument("--num-eval", type=cli.count, default=1000, help="fresh test scenes for the card (1000)")
+    p.add_argument("--num-eval", type=cli.count, default=1000, help="test pictures for the card (1000)")
     p.add_argument(
         "--workers",
         type=cli.threads,
@@ -111,9 +127,22 @@ def learn_captions(
     """Train, save and measure a captioner."""
     if not args.tower or not args.captions:
         raise cli.UsageError("captions need a ViT with --tower and captioned photographs with --captions")
+    tower = classifier(args.tower, device)
     run = prepare(out)
-    tower = load_tower(args.tower, device)
-    task, tokenizer = captions(args.captions, tower, run, args.seed, recipe.batch_size)
+    task, tokenizer = captioner.captions(args.captions, tower, run, args.seed, recipe.batch_size)
     trained = train(task, recipe, run, device, args.seed, args.compile)
-    save_captioner(trained.model, out, tokenizer, tower.image_processor)
-    return caption_card.write(out, args, how | taken(args, trained), trained)
+    captioner.save_captioner(trained.model, out, tokenizer, tower.image_processor)
+    finished = load_with_processor(str(out), device)
+    how |= {**taken(args, trained), **task.data, **captioner.SIZES, "words": len(tokenizer)}
+    how |= {"pictures": len(task.batches.words), "last": trained.last}
+    measured = caption_card.measure(finished, args.captions, args.num_eval)
+    return caption_card.write(out, finished, how, measured)
+
+
+def classifier(name: str, device: torch.device) -> Loaded:
+    """The tower of a captioner; raises UsageError for one that is no ViT with a [CLS]."""
+    tower = load_with_processor(name, device)
+    config = tower.model.config
+    if config.model_type != "vit" or num_prefix_tokens(config) != 1:
+        raise cli.UsageError(f"{name} is a {config.model_type}; give the folder of a ViT with --tower")
+    return tower

@@ -23,7 +23,7 @@ LAYER = -2  # the hidden state that a LLaVA reads
 
 @dataclass(frozen=True)
 class Captioned:
-    """The pictures of one split: features [pictures, tokens, width] in float16, and captions of each."""
+    """The pictures of one split: features [pictures, tokens, width] in float16, on disk, and captions."""
 
     features: np.ndarray
     captions: list[list[str]]
@@ -50,41 +50,44 @@ def read_captioned(source: str, splits: tuple[str, ...], tower: Loaded, folder: 
     another data set.
     """
     name = splits[0]
-    features, about = folder / f"{name}_features.npy", folder / f"{name}_captions.json"
+    features, about = folder / f"{name}_features.f16", folder / f"{name}_captions.json"
     made_from = {"captions": source, "tower": tower.model.name_or_path}
     if not about.exists():
-        captions = _write(open_split(source, splits), tower, features, name)
+        captions, shape = _write(open_split(source, splits), tower, features, name)
         with replacing(about) as temporary:
-            temporary.write_text(json.dumps({"from": made_from, "captions": captions}), encoding="utf-8")
+            content = {"from": made_from, "shape": shape, "captions": captions}
+            temporary.write_text(json.dumps(content), encoding="utf-8")
     found = json.loads(about.read_text(encoding="utf-8"))
     if found["from"] != made_from:
         raise UsageError(f"{about} is of other captions or another tower; remove it or choose another --out")
-    return Captioned(np.load(features, mmap_mode="r"), found["captions"])
+    return Captioned(np.memmap(features, np.float16, "r", shape=tuple(found["shape"])), found["captions"])
 
 
 @torch.inference_mode()
-def _write(data, tower: Loaded, path: Path, name: str) -> list[list[str]]:
-    captions, parts, images = [], [], []
+def _write(data, tower: Loaded, path: Path, name: str) -> tuple[list[list[str]], list[int]]:
+    """Write what a LLaVA reads of every picture; returns the captions and [pictures, tokens, width]."""
+    captions, images, shape = [], [], []
     encoder = tower.model.base_model
 
-    def encode() -> None:
+    def encode(file) -> None:
         pixels = image_inputs(tower.model, tower.processor, images)["pixel_values"]
         states = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[LAYER]
-        parts.append(states[:, 1:].to("cpu", torch.float16).numpy())  # without [CLS]
+        found = states[:, 1:].to("cpu", torch.float16)  # without [CLS]
+        shape[:] = found.shape[1:]
+        file.write(found.numpy().tobytes())
         images.clear()
 
-    for item in tqdm(data, desc=f"features of {name}", disable=None):
-        image = decoded(item)
-        if image is None or not item.captions:
-            continue
-        images.append(image)
-        captions.append(list(item.captions))
-        if len(images) == PICTURES:
-            encode()
-    if images:
-        encode()
-    if not captions:
-        raise UsageError(f"{data.source} has no captioned picture that can be read")
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(parts))
-    return captions
+        for item in tqdm(data, desc=f"features of {name}", disable=None):
+            image = decoded(item)
+            if image is None or not item.captions:
+                continue
+            images.append(image)
+            captions.append(list(item.captions))
+            if len(images) == PICTURES:
+                encode(file)
+        if images:
+            encode(file)
+        if not captions:
+            raise UsageError(f"{data.source} has no captioned picture that can be read")
+    return captions, [len(captions), *shape]

@@ -30,11 +30,14 @@ from .training import Task
 
 WIDTH, LAYERS, HEADS, INSIDE = 192, 3, 3, 512
 LONGEST = 24  # words of a caption that are read
+SIZES = {"width": WIDTH, "layers": LAYERS}  # for the card
 SMOOTHING = 0.1
 CHECKED = 128  # held-out pictures of which the loss is logged
 
 
-def captions(source: str, tower: Loaded, run: Path, seed: int, size: int) -> tuple[Task, PreTrainedTokenizerFast]:
+def captions(
+    source: str, tower: Loaded, run: Path, seed: int, size: int
+) -> tuple[Task, PreTrainedTokenizerFast]:
     """The task of describing the pictures of `source`, and the tokenizer of its words.
 
     Features and captions of the pictures are kept in the folder `run`; the held-out loss reads `size`
@@ -58,7 +61,9 @@ def captions(source: str, tower: Loaded, run: Path, seed: int, size: int) -> tup
     return task, tokenizer
 
 
-def new_captioner(tower: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+def new_captioner(
+    tower: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> LlavaForConditionalGeneration:
     """The model with the tower's weights, which learn nothing; the rest is random."""
     vision, ids = tower.config, tokenizer.convert_tokens_to_ids
     text = LlamaConfig(

@@ -145,7 +145,7 @@ def _take_tower(model: PreTrainedModel, clip: CLIPModel) -> None:
 
 
 def _optimizers(model: PreTrainedModel, head: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, if it has a rate, and AdamW for everything else that learns."""
+    """Muon for the matrices inside the layers, if it has a rate, and AdamW for all else that learns."""
     if recipe.matrix_rate and not hasattr(torch.optim, "Muon"):
         raise UsageError(f"training needs torch 2.9 or newer for its Muon, this is {torch.__version__}")
     inside, rest = [], list(head.parameters())
