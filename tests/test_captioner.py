@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from evaluation import image_processor, picture, run_script
+from evaluation import image_processor, picture, run_script, save_questions
 from load_script import run
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor, ViTConfig, ViTForImageClassification
 
 from hf_vtp import metrics, verify
+from hf_vtp.tools.bench.cli import UsageError
+from hf_vtp.tools.evaluation.questions import read_questions
 from hf_vtp.tools.models import load_with_processor
 from hf_vtp.tools.testbed import captioner, recipes, training
 from hf_vtp.tools.testbed.caption_data import HELD_OUT, TRAIN, read_captioned
@@ -157,7 +160,7 @@ def test_an_epoch_has_every_picture_once_and_resumes_anywhere(root, tokenizer, t
     batches = captioner.CaptionBatches(data, tokenizer, seed=3)
     first = [batch["features"] for batch, _ in zip(batches(4, 0), range(4), strict=False)]
     epochs = [torch.cat(first[:2]), torch.cat(first[2:])]
-    stored = torch.from_numpy(data.features[:])
+    stored = torch.from_numpy(np.array(data.features))
     assert not torch.equal(*epochs)
     for epoch in epochs:
         found = (epoch[:, None] == stored[None]).flatten(2).all(-1)
@@ -228,6 +231,8 @@ def test_what_cannot_be_captioned_is_one_sentence(root, train, tmp_path, capsys)
     assert train(tmp_path / "a")[0] == 0
     code, _, err = train(tmp_path / "a", "--captions", root / "data" / ".." / "data")
     assert code == 2 and "other captions" in err
+    with pytest.raises(UsageError, match="has questions of its own; leave out --question"):
+        read_questions(str(save_questions(tmp_path / "q")), asked="What is it?")
     made = run_script("testbed/make_caption_data", capsys)
     (tmp_path / "c.json").write_text('{"train": [{"file": "../x.png", "captions": ["a"]}]}')
     code, _, err = made("--captions", tmp_path / "c.json", "--out", tmp_path / "out")

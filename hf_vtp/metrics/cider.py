@@ -32,7 +32,7 @@ def similarity(candidate: Counter, reference: Counter, weight: dict) -> float:
     return both / (math.hypot(*a.values()) * math.hypot(*b.values())) if both else 0.0
 
 
-class CIDEr(evaluate.Metric):
+class Cider(evaluate.Metric):
     """Predictions: a caption; references: the right captions of that image.
 
     An n-gram weighs log(images / images with it in a reference), so that of one image nothing counts.

@@ -29,7 +29,7 @@ from ..shipped import VARIABLE, shipped_folder
 from ..testbed import caption_card, captioner, card
 from ..testbed.load import load, save
 from ..testbed.recipes import RECIPES, Recipe
-from ..testbed.training import KINDS, Trained, scenes, train
+from ..testbed.training import KINDS, Trained, last_logged, scenes, train
 
 CAPTIONS = "captions"
 
@@ -134,7 +134,7 @@ def learn_captions(
     captioner.save_captioner(trained.model, out, tokenizer, tower.image_processor)
     finished = load_with_processor(str(out), device)
     how |= {**taken(args, trained), **task.data, **captioner.SIZES, "words": len(tokenizer)}
-    how |= {"pictures": len(task.batches.words), "last": trained.last}
+    how |= {"pictures": len(task.batches.words), "last": last_logged(run)}
     measured = caption_card.measure(finished, args.captions, args.num_eval)
     return caption_card.write(out, finished, how, measured)
 

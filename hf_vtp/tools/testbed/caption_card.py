@@ -93,7 +93,7 @@ lower case, neither stemmed nor split as the COCO evaluation does).
 - Command: `{result["command"]}`
 - Recipe `{result["recipe"]}`, seed {result["seed"]}: {result["steps"]:,} steps of {result["batch_size"]}
   photographs, all captions of each in one row. The weights are those after the last step; no held-out number
-  chose them. Held-out cross-entropy of a word after that step: {last.get("held_out", "not logged")}.
+  chose them. Held-out cross-entropy of a word after that step: {last["held_out"]}.
 - Time: {result["seconds"] / 60:.0f} minutes, without the tower's features, on {machine["device_name"]},
   threads: {result["threads"]}{result["note"]}.
 - Versions: torch {machine["torch"]}, Transformers {machine["transformers"]}.

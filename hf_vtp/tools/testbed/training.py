@@ -55,7 +55,6 @@ class Trained:
 
     model: PreTrainedModel
     seconds: float
-    last: dict = field(default_factory=dict)  # line of the log, where this run wrote one
 
 
 def scenes(name: str, seed: int, tower: CLIPModel | None, workers: int) -> Task:
@@ -101,7 +100,6 @@ def train(
     more = state["step"] < recipe.steps
     stream = iter(task.batches(recipe.batch_size, state["step"])) if more else ()
     learned = [weight for group in optimizers for part in group.param_groups for weight in part["params"]]
-    line = {}
     for step, batch in zip(range(state["step"], recipe.steps), stream, strict=False):
         _set_rate(optimizers, recipe, step)
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
@@ -126,7 +124,12 @@ def train(
             saved = time.monotonic()
             _save(checkpoint, run, state, model, head, optimizers)
     bar.close()
-    return Trained(model.eval(), state["seconds"], line)
+    return Trained(model.eval(), state["seconds"])
+
+
+def last_logged(out: Path) -> dict:
+    """The last line of the log of a run that has ended."""
+    return json.loads((out / LOG).read_text().splitlines()[-1])
 
 
 def _compile(model: PreTrainedModel) -> None:
