@@ -42,14 +42,8 @@ def root(tmp_path_factory):
     """A tower, and captioned pictures as a dataset."""
     root = tmp_path_factory.mktemp("captioner")
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=24,
-        patch_size=4,
-    )
+    sizes = dict(hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48)
+    config = ViTConfig(**sizes, image_size=24, patch_size=4)
     ViTForImageClassification(config).save_pretrained(root / "tower")
     image_processor(24).save_pretrained(root / "tower")
     (root / "made").mkdir()
