@@ -176,11 +176,13 @@ def test_an_epoch_has_every_picture_once_and_resumes_anywhere(root, tokenizer, t
 
 
 def talkative(tower, tokenizer):
-    """A captioner whose random words depend on the image."""
+    """A captioner whose random words depend on the image, and do not repeat the last one."""
     torch.manual_seed(2)
     model = captioner.new_captioner(tower.model, tokenizer).eval()
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight.mul_(30)
+        for weight in model.model.language_model.layers.parameters():
+            weight.mul_(6 if weight.ndim == 2 else 1)
     return model
 
 
