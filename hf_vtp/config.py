@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from .methods.table import METHODS, PARTS, check_parts
@@ -91,19 +92,24 @@ class VTPConfig(Shareable):
             options = {**getattr(method, f"{kind}_options"), **options}
         return own if chosen is None else chosen, options
 
-    def after_features(self) -> VTPConfig:
-        """The same for tokens that no tower's layers are known of: the method's own parts for that.
+    def for_language(self) -> VTPConfig:
+        """The same where a language model reads what stays: with the method's own parts for that.
 
         A part that the caller named, or gave options for, stays.
         """
-        own = METHODS[self.method].after_features
-        return self.replace(
-            **{
-                part: name
-                for part, name in own.items()
-                if getattr(self, part) is None and not getattr(self, f"{part}_options")
-            }
-        )
+        return self._with(METHODS[self.method].for_language)
+
+    def after_features(self) -> VTPConfig:
+        """The same for tokens that no tower's layers are known of, which a language model reads."""
+        return self._with(METHODS[self.method].after_features).for_language()
+
+    def _with(self, own: Mapping[str, object]) -> VTPConfig:
+        fields = {}
+        for part in PARTS:
+            options = f"{part}_options"
+            if getattr(self, part) is None and not getattr(self, options):
+                fields |= {name: own[name] for name in (part, options) if name in own}
+        return self.replace(**fields)
 
     def replace(self, **overrides) -> VTPConfig:
         """A validated copy with some fields changed."""
@@ -114,10 +120,10 @@ class VTPConfig(Shareable):
         return replace(self, **overrides)
 
     def stages(
-        self, num_layers: int, default_layer: int, what: str = "the encoder", has_output: bool = False
+        self, num_layers: int, what: str = "the encoder", has_output: bool = False
     ) -> list[tuple[int, float]]:
         """The same as hf_vtp.schedule.stages."""
-        return stages(self, num_layers, default_layer, what, has_output)
+        return stages(self, num_layers, what, has_output)
 
     def _check_amounts(self) -> None:
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]

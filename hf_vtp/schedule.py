@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .methods.layers import SCHEDULES, default_layers
 from .methods.table import METHODS
 
 if TYPE_CHECKING:
     from .config import VTPConfig
 
 OUTPUT = "output"
-# by name, the share of the original count that is kept after a part of the stages, of the final ratio
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "geometric": lambda ratio, part: ratio**part,  # every stage keeps the same share of what it gets
-    "linear": lambda ratio, part: 1 - (1 - ratio) * part,  # every stage drops as many
-}
 
 
 def shares(ratio: float, count: int, schedule: str) -> list[float]:
@@ -26,7 +21,6 @@ def shares(ratio: float, count: int, schedule: str) -> list[float]:
 def stages(
     config: VTPConfig,
     num_layers: int,
-    default_layer: int,
     what: str = "the encoder",
     has_output: bool = False,
 ) -> list[tuple[int, float]]:
@@ -34,12 +28,12 @@ def stages(
 
     `num_layers` is the number of layers after which pruning has an effect; "output" is the last of them.
     Without a layer the method's own place counts, where it has one that the model has (`has_output`: whether
-    anything follows the tower); else the family's `default_layer`. Raises ValueError for a layer that is not
-    there, and for another number of ratios than of layers.
+    anything follows the tower); else `default_layers`. Raises ValueError for a layer that is not there, and
+    for another number of ratios than of layers.
     """
     method, layer = METHODS[config.method], config.layer
     if layer is None:
-        layer = default_layer
+        layer = default_layers(num_layers)
         if callable(method.layers):
             layer = method.layers(num_layers)
         elif method.layers == OUTPUT and has_output:
@@ -51,7 +45,7 @@ def stages(
         raise ValueError(f"layer {outside[0]} is beyond {what}; choose from 0 to {num_layers - 1}")
     ratios = config.keep_ratio
     if not isinstance(ratios, list):
-        ratios = shares(ratios, len(layers), method.schedule)
+        ratios = shares(ratios, len(layers), method.sharing)
     if len(ratios) != len(layers):
         raise ValueError(f"keep_ratio has {len(ratios)} shares for {len(layers)} layers; give one per layer")
     return list(zip(layers, ratios, strict=True))

@@ -106,8 +106,8 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
-        default = depth // 2 if self.row.default_layer is None else self.row.default_layer(depth, module)
-        stages = config.stages(depth, default, what, has_output=True)
+        config = config.for_language()
+        stages = config.stages(depth, what, has_output=True)
         return row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
 
     def attach(self) -> None:

@@ -105,13 +105,6 @@ register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 
 # Patches of all images in one sequence
 
-
-def first_full_block(depth: int, module: nn.Module) -> int:
-    """The first block that sees a whole frame, where others see windows; else a quarter of the depth."""
-    full = [i for i in getattr(module, "fullatt_block_indexes", []) if i < depth - 1]
-    return min(full, default=depth // 4)
-
-
 register_tower(("qwen2_5_vl_vision", "qwen2_vl_vision", "qwen3_5_moe_vision", "qwen3_5_vision"), PackedRow())
 register_tower(("qwen3_vl_moe_vision", "qwen3_vl_vision"), PackedRow(deepstack="deepstack_merger_list"))
 register_tower(("glm4v_moe_vision", "glm4v_vision"), PackedRow(project=downsampled))
@@ -132,7 +125,7 @@ register_tower(
     replace(separate, layers="encoder.layers", last="post_layernorm", units=of_merge_sizes),
 )
 
-packed = FamilyRow("visual", default_layer=first_full_block)
+packed = FamilyRow("visual")
 register_family(("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), packed)
 register_family(("glm46v", "glm4v", "glm4v_moe", "glm_ocr"), replace(packed, video_token="image_token_id"))
 register_family(("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"), packed)

@@ -34,7 +34,7 @@ class VisionModel(Adapter):
             )
         row = tower_row(module)
         depth = row.depth(module)
-        tower = row.make(module, config, config.stages(depth, default_layer=depth // 8))
+        tower = row.make(module, config, config.stages(depth))
         tower.pooled = True
         return tower
 

@@ -46,7 +46,7 @@ def match(scores: Tensor, tokens: VisionTokens) -> tuple[Tensor, Tensor]:
     return keep, place.gather(1, leader)
 
 
-@register_merger("bipartite", needs=("key",), weighs=True, paper="ToMe (arXiv:2210.09461)")
+@register_merger("bipartite", needs=("key",), weighs=True, averages=True, paper="ToMe (arXiv:2210.09461)")
 def merge(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The groups that the selector of this name made become their mean, weighted by size.
 

@@ -20,7 +20,8 @@ class Entry:
     a model that lacks it refuses.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
-    images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
+    images) or "unused". `weighs`: sizes enter later attention. `averages`: a group becomes the mean of its
+    tokens, by their sizes. `rows_differ`: a merger that takes rows with
     different counts, padded with -1, as they are; others get rows of one count at a time.
 
     `extra(num_keep, **options)`: how many of the kept a merger makes itself.
@@ -35,6 +36,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     keep_ratio: Literal["exact", "target", "unused"] = "exact"
     weighs: bool = False
+    averages: bool = False
     rows_differ: bool = False
     extra: Callable[..., int] | None = None
     watches: Callable[..., list[int]] | None = None

@@ -27,7 +27,8 @@ class Outcome:
     assignment: Tensor | None  # [B, N] group of every token that entered; None = dropped tokens have none
     sizes: Tensor | None  # [B, K] float32; None = one each
     scores: Tensor | None  # [B, N] float32
-    chosen: tuple[Tensor, Tensor | None] | None = None  # what the selector returned: places, and groups
+    # what the selector returned: places, and if it made groups these, and weights of their members
+    chosen: tuple[Tensor, Tensor | None, Tensor | None] | None = None
 
 
 def entry(config: VTPConfig, part: str) -> Entry:
@@ -53,6 +54,11 @@ def limit(config: VTPConfig) -> int | None:
 def weighs(config: VTPConfig) -> bool:
     """Whether the sizes of groups enter later attention."""
     return entry(config, "merger").weighs or config.part("merger")[1].get("lloyd", 0) > 0
+
+
+def averages(config: VTPConfig) -> bool:
+    """Whether groups become the means of their tokens, by their sizes."""
+    return entry(config, "merger").averages or config.part("merger")[1].get("lloyd", 0) > 0
 
 
 def watched(config: VTPConfig, stages: list[int], num_layers: int, num_prefix_tokens: int) -> dict[int, list]:
@@ -118,8 +124,8 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
     return outcome
 
 
-def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-    """Scores [B, N], and what the selector returned: places [B, K], and groups [B, N] if it made any."""
+def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple]:
+    """Scores [B, N], and what the selector returned: places [B, K], and groups and weights [B, N] or None."""
     scorer, options = config.part("scorer")
     scores = PARTS["scorer"][scorer].function(tokens, **options)
     merger, options = config.part("merger")
@@ -129,13 +135,16 @@ def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tenso
         tokens = replace(tokens, num_keep=tokens.num_keep - extra, max_keep=most)
     selector, options = config.part("selector")
     chosen = PARTS["selector"][selector].function(scores, tokens, **options)
-    return scores, chosen if isinstance(chosen, tuple) else (chosen, None)
+    chosen = chosen if isinstance(chosen, tuple) else (chosen,)
+    return scores, (*chosen, None, None)[:3]
 
 
-def merge(tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor | None) -> Outcome:
+def merge(
+    tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor | None, weights: Tensor | None
+) -> Outcome:
     """What becomes of the tokens, with the places the selector kept, [B, K]."""
     row = entry(config, "merger")
-    tokens = replace(tokens, groups=groups)
+    tokens = replace(tokens, groups=groups, group_weights=weights)
     if not adaptive(config):
         return merged(tokens, config, keep)
     if row.rows_differ and not weighs(config):

@@ -62,6 +62,7 @@ class VisionTokens:
     text_valid: Tensor | None = None  # [B, T] False where text is padding
     project: Callable[[Tensor], Tensor] | None = None  # content into the space of the text, [B, N, D']
     groups: Tensor | None = None  # [B, N] place in `keep` of each token's group, if the selector made groups
+    group_weights: Tensor | None = None  # [B, N] what each token weighs in its group, if the selector says
 
     @property
     def query(self) -> Tensor:
@@ -189,7 +190,7 @@ class VisionTokens:
     def rows(self, images: Tensor, count: int) -> VisionTokens:
         """The first `count` tokens of some images [b], as a view of its own without padding."""
         length = self.num_prefix_tokens + count * self.num_patches
-        by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
+        by_token = ("hidden_states", "positions", "sizes", "patches", "groups", "group_weights")
         by_patch = ("full_query", "full_key", "full_value")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
         whole = len(images) == len(self.hidden_states)  # then views will do

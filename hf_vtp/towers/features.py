@@ -28,7 +28,7 @@ class Features(Tower):
                 f"{type(inner).__name__} are laid out is not known; choose a method that needs none, see "
                 "after_features in list_methods()"
             )
-        stages = config.stages(1, 0, "the features, which have one stage", has_output=True)
+        stages = config.stages(1, "the features, which have one stage", has_output=True)
         super().__init__(TowerRow("", ""), inner, config, stages)
 
     @property

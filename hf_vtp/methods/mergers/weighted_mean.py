@@ -1,0 +1,37 @@
+"""Groups become their mean, as long as their tokens are."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ...pruning.similarity import group_sum, nearest
+from ...pruning.tokens import VisionTokens, take
+from . import register_merger
+
+
+@register_merger("weighted_mean", weighs=True, paper="this project; weights after ToMe (arXiv:2210.09461)")
+def weighted_mean(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The groups that the selector made become their weighted mean, at the mean length of their tokens.
+
+    Weights are those the selector grouped by, else sizes. A mean of unlike vectors is shorter than they are,
+    and a layer then adds too much to it. After a selector that makes no groups each token that leaves joins
+    the kept one most similar by the cosine of the hidden states. Later layers add log(size) to the attention
+    logits of each key. Returns [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in
+    float32.
+    """
+    count, groups, sizes = keep.shape[1], tokens.groups, tokens.weights()
+    if groups is None:
+        unit = tokens.unit_hidden_states().detach()
+        own = torch.arange(count, device=keep.device).expand_as(keep)
+        groups = nearest(unit, take(unit, keep)).scatter(1, keep, own)
+    weights = sizes if tokens.group_weights is None else tokens.group_weights
+    content = tokens.content.float().unflatten(-1, (tokens.num_patches, -1))  # [B, N, M, D]
+    lengths = torch.linalg.vector_norm(content, dim=-1)  # [B, N, M]
+    joined = torch.cat([content.flatten(2), lengths], dim=-1) * weights.unsqueeze(-1)
+    joined = torch.cat([joined, weights.unsqueeze(-1), sizes.unsqueeze(-1)], dim=-1)
+    *means, total, size = group_sum(joined, groups, count).split(
+        [content[0, 0].numel(), tokens.num_patches, 1, 1], dim=-1
+    )
+    mean, length = (x / total.clamp(min=1e-12) for x in means)  # [B, K, M·D], [B, K, M]
+    mean = normalize(mean.unflatten(-1, (tokens.num_patches, -1)), dim=-1) * length.unsqueeze(-1)
+    return mean.flatten(2).to(tokens.content.dtype), groups, size.squeeze(-1)
