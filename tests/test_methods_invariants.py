@@ -13,6 +13,7 @@ from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning import tokens as view
 
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
+GROUPING = {"bipartite": "bipartite", "weighted_mean": "ward"}  # a selector whose groups a merger takes
 WHOLE = [name for name in CASES if name in RANDOM]
 
 
@@ -32,9 +33,9 @@ def call_selector(name, tokens, scores=None):
 def merger_input(name, tokens):
     """Places as `prune` would hand them in, and the tokens with the groups of a selector that makes some."""
     extra = MERGERS[name].extra(tokens.num_keep) if name in MERGERS and MERGERS[name].extra else 0
-    if name == "bipartite":
-        keep, groups = call_selector("bipartite", tokens)
-        return replace(tokens, groups=groups), keep
+    if name in GROUPING:
+        keep, groups, *weights = call_selector(GROUPING[name], tokens)
+        return replace(tokens, groups=groups, group_weights=weights[0] if weights else None), keep
     return tokens, call_selector("top_k", replace(tokens, num_keep=tokens.num_keep - extra))[0]
 
 

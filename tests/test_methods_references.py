@@ -32,6 +32,10 @@ UNSCORED = {"bipartite", "least_similar", "max_coverage", "max_min_diversity"}  
 # two that resemble nothing but each other, the two of a crop. The case "signs" has such ties, exact ones.
 MIRRORED = {"scope", "crop_quota"}
 
+# selectors that make groups, for the mergers that take them
+GROUPING = {"bipartite": ["bipartite"], "weighted_mean": ["ward", "bipartite"]}
+CLOSE = dict(rtol=2e-5, atol=1e-6)
+
 # options beside the defaults
 OPTIONS = {
     "flow": [{"momentum": 0.0}, {"momentum": 0.9}],
@@ -127,7 +131,7 @@ def test_what_is_observed_of_a_layer(case):
 def compare_scores(scores, expected, n):
     assert scores.dtype == torch.float32 and scores.shape == (len(expected), n) and scores.isfinite().all()
     for own, plain in zip(scores.double(), expected, strict=True):
-        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), **CLOSE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -152,18 +156,26 @@ def test_selectors(name, case):
                     compare_selection(name, scores[kind], replace(tokens, **values), options, images)
 
 
+def chosen(result):
+    """Places, and the groups and the weights of their members, or None."""
+    result = result if isinstance(result, tuple) else (result,)
+    return (*result, None, None)[:3]
+
+
 def compare_selection(name, scores, tokens, options, images):
-    keep, groups = SELECTORS[name].function(scores, tokens, **options), None
-    if isinstance(keep, tuple):
-        keep, groups = keep
+    keep, groups, weights = chosen(SELECTORS[name].function(scores, tokens, **options))
     assert keep.dtype == torch.int64
     if name not in COUNTING:
         assert keep.shape == (len(scores), tokens.num_keep)
     for b, im in enumerate(images):
         expected = SELECT[name](scores[b, : im.n].double().tolist(), im, **options)
         if groups is not None:
-            expected, own = expected
+            expected, own, *heavy = expected
             assert groups[b].tolist() == own
+            assert (weights is None) == (not heavy)
+            if heavy:
+                assert weights.dtype == torch.float32
+                torch.testing.assert_close(weights[b].double(), torch.tensor(heavy[0]).double(), **CLOSE)
             assert groups[b, keep[b]].tolist() == list(range(tokens.num_keep))
         places = keep[b].tolist()
         assert places == expected + [-1] * (len(places) - len(expected))
@@ -184,13 +196,17 @@ def test_mergers(name, case):
             extra = name != "lloyd" and MERGERS[name].extra
             own = count - (extra(count, **options) if extra else 0)
             keep = torch.stack([torch.randperm(n, generator=g)[:own].sort().values for _ in range(b)])
-            now, groups = replace(tokens, num_keep=count), [None] * b
-            if name == "bipartite" and count > 1:  # with one, as after another selector
-                keep, groups = SELECTORS[name].function(torch.zeros(b, n), now)
-                now, groups = replace(now, groups=groups), groups.tolist()
-            for im, its in zip(images, groups, strict=True):
-                im.having(num_keep=count, groups=its)
-            compare_merger(name, now, keep, options, images)
+            for selector in (None, *GROUPING.get(name, ())):  # None: as after one that makes no groups
+                now, groups, weights = replace(tokens, num_keep=count), None, None
+                if selector:
+                    keep, groups, weights = chosen(
+                        SELECTORS[selector].function(torch.rand(b, n, generator=g), now)
+                    )
+                    now = replace(now, groups=groups, group_weights=weights)
+                for i, im in enumerate(images):
+                    im.having(num_keep=count, groups=None if groups is None else groups[i].tolist())
+                    im.having(group_weights=None if weights is None else weights[i].double().tolist())
+                compare_merger(name, now, keep, options, images)
 
 
 def compare_merger(name, tokens, keep, options, images):

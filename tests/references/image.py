@@ -31,6 +31,7 @@ class Image:
     text: list | None  # [T][D'] without padding
     joint: list | None  # [N][D'] content in the space of the text
     groups: list | None  # [N]
+    group_weights: list | None  # [N]
 
     @cached_property
     def n(self):
@@ -96,6 +97,7 @@ def image(tokens, b):
         text=text,
         joint=None if tokens.project is None else plain(tokens.project(content), n),
         groups=None if tokens.groups is None else tokens.groups[b, :n].tolist(),
+        group_weights=plain(tokens.group_weights, n),
     )
 
 
