@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from models import clip_vision, pixels
 
 from hf_vtp import VTPConfig, apply_vtp, vtp_stats
 from hf_vtp.methods.layers import SCHEDULES, default_layers
 from hf_vtp.schedule import shares, work
-from models import clip_vision, pixels
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 12, 23, 24, 27, 32, 48])
