@@ -18,7 +18,8 @@ def open_archive(folder: Path):
     """A dataset of `datasets` with image and label, and the labels' names if any; None for another folder.
 
     labels.json is a list of objects with `file` (a member of one of the .zip archives beside it), `label` (a
-    number from 0) and perhaps `class` (its name); a number without an image is called "". Raises UsageError for one that is something else.
+    number from 0) and perhaps `class` (its name); a number without an image is called "". Raises UsageError
+    for one that is something else.
     """
     table, archives = folder / LABELS, sorted(folder.glob("*.zip"))
     if not table.is_file() or not archives:

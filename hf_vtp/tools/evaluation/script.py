@@ -41,7 +41,7 @@ def parser(doc: str, flops: bool = False) -> argparse.ArgumentParser:
             type=float,
             nargs="+",
             default=[],
-            help="in its place: shares of the unpruned tower's FLOPs, for which each row's own ratio is solved",
+            help="in its place: shares of the unpruned tower's FLOPs; each row's own ratio is solved for them",
         )
     p.add_argument(
         "--method",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +34,9 @@ PROMPTS = ("a photo of a {}.",)
 
 def options(doc: str):
     p = parser(doc, flops=True)
-    p.add_argument("--data", required=True, help="a folder, file or dataset of images; see above")
+    p.epilog = doc.partition("\n")[2].strip("\n")
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
+    p.add_argument("--data", required=True, help="a folder, file or dataset of images; see below")
     p.add_argument("--num-images", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
     p.add_argument("--label-column", help="default: the one of class labels")
     p.add_argument("--caption-column", help="default: captions, caption, text or sentences")
