@@ -18,8 +18,8 @@ from ..bench.flops import count_flops, countable
 from ..cases import prune
 
 TOLERANCE = 0.005  # of the unpruned tower's FLOPs
-CLOSE = 0.0005  # near enough to look no further
-LEAST, FINEST, DIGITS = 1e-4, 5e-4, 4  # of a keep_ratio: the least tried, the search's width, its decimals
+CLOSE = 0.001  # near enough to look no further
+LEAST, FINEST, DIGITS = 1e-4, 1e-3, 4  # of a keep_ratio: the least tried, the search's width, its decimals
 
 
 @dataclass(frozen=True)

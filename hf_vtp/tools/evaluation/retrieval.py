@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ... import metrics
+from ...metrics import load as load_metric
 
+load = cache(load_metric)  # it takes a while, and a table has many rows
 RECALL_AT = (1, 5, 10)
 RANKS = (1, 5)  # of accuracies
 BLOCK = 1024  # rows of similarities at a time
@@ -29,15 +32,13 @@ def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict,
 def top_k(predictions: list[list[int]], labels: list[int], num_classes: int) -> tuple[dict, dict]:
     """The same of ranked classes, best first."""
     k = tuple(n for n in RANKS if n < num_classes or n == 1)  # of five classes, the top five are all
-    result = metrics.load("top_k_accuracy").compute(
-        predictions=predictions, references=labels, k=k, items=True
-    )
+    result = load("top_k_accuracy").compute(predictions=predictions, references=labels, k=k, items=True)
     return split_items(result)
 
 
 def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict, dict]:
     """Recall both ways; `owner[j]` is the image of caption j. An image scores the mean of its captions."""
-    metric, result, items = metrics.load("recall_at_k"), {}, {}
+    metric, result, items = load("recall_at_k"), {}, {}
     own: list[list[int]] = [[] for _ in images]
     for caption, image in enumerate(owner):
         own[image].append(caption)
@@ -58,7 +59,7 @@ def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict,
 def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
     """Mean, p5 and minimum of the cosine with the unpruned embeddings."""
     embeds = {"predictions": images.numpy(), "references": reference.numpy()}
-    result, items = split_items(metrics.load("embedding_cosine").compute(**embeds, items=True))
+    result, items = split_items(load("embedding_cosine").compute(**embeds, items=True))
     return result, {"cosine_mean": items["cosine"]}
 
 

@@ -49,7 +49,7 @@ def make_rows(
 
     `found` is by the case's name, `work` by row; `accuracies` are the metrics to compute lossyness of.
     """
-    rows, unpruned = [], None
+    rows, unpruned, lossyness = [], None, metrics.load("lossyness")  # once: it takes a while
     for key, same in by_row(cases).items():
         row = {**same[0].columns, "num_seeds": len(same), **work[key]}
         qualities = [found[case.name] for case in same]
@@ -64,7 +64,7 @@ def make_rows(
         unpruned = items if unpruned is None else unpruned
         for name in accuracies:
             scores = {"predictions": items[name], "references": unpruned[name]}
-            row[f"{name}_lossyness"] = metrics.load("lossyness").compute(**scores)["lossyness"]
+            row[f"{name}_lossyness"] = lossyness.compute(**scores)["lossyness"]
         rows.append(row)
     if any("flops" in row for row in rows):
         rows = [{"flops": None, **row} for row in rows]

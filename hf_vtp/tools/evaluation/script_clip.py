@@ -70,13 +70,16 @@ def evaluate(run: Run) -> None:
             known,
         )
     )
-    matched, how = match(data, known) if known and data.label else (None, None)
+    matched, how = None, None
+    if known and data.label:
+        matched, how = processes.agree(lambda: match(data, known))
     tower = load_embedder(args.model, args.weights, dtype, run.device)
     refuse_impossible(tower.model, [case.config for case in run.cases])
     vision = VisionSide(tower, processor_of(args.model, args.weights, tower.model.config))
     run.without_smaller(vision.takes)
     if run.flops:
-        run.cases = at_equal_flops(vision, run.cases, first_images(run, data))
+        images = processes.agree(lambda: first_images(run, data))
+        run.cases = at_equal_flops(vision, run.cases, images)
     if known:
         wanted = ["classification"]
     else:
