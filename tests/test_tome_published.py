@@ -1,4 +1,4 @@
-"""The reference of ToMe as published: equal to the model without merging, and right where it can be checked."""
+"""ToMe as published, a reference: the model itself where nothing merges, and right where it can be checked."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_each_layer_loses_r_tokens_at_most_half(vit, pixels, schedule):
 def test_a_merge_by_hand():
     # places:          0 [CLS]    1        2         3        4        5
     metric = torch.tensor([[[1.0, 0], [0, 1.0], [0.1, 1], [1, 0.0], [1, 0.5], [1, 0.4]]])
-    # A is 0, 2, 4 and B is 1, 3, 5: 0 is exactly like 3 but is [CLS]; 4 is nearest to 5, and next comes 2 to 1
+    # A is 0, 2, 4, B is 1, 3, 5: 0 is like 3 but is [CLS]; 4 and 5 are the most similar, then 2 and 1
     x = torch.tensor([[[10.0], [1.0], [2.0], [3.0], [4.0], [7.0]]])
     sizes = torch.tensor([[1.0, 1, 3, 1, 1, 2]])
     merged, left = tome.merge(x, sizes, tome.plan(metric, 1))

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Plan:
-    """Which tokens merge: places in A that stay [B, a - r] and leave [B, r], and where in B these go [B, r]."""
+    """Places in A that stay [B, a - r], places in A that leave [B, r], and where in B these go [B, r]."""
 
     stay: Tensor
     leave: Tensor
@@ -37,7 +37,7 @@ def bounded(r: int, num_tokens: int) -> int:
 
 
 def plan(metric: Tensor, r: int) -> Plan:
-    """The r most similar pairs of a bipartite matching, by `metric` [B, 1 + N, D] whose first row is [CLS]."""
+    """The r most similar pairs of a bipartite matching, by `metric` [B, 1 + N, D]; its first row is [CLS]."""
     unit = normalize(metric.float(), dim=-1)
     similarity = unit[:, ::2] @ unit[:, 1::2].mT  # [B, a, b]
     best, into = similarity.max(dim=-1)
