@@ -1,4 +1,4 @@
-"""ToMe as published, a reference: the model itself where nothing merges, and right where it can be checked."""
+"""ToMe as published, a reference: the model itself where nothing merges, and right where it can be seen."""
 
 from pathlib import Path
 
