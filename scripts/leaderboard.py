@@ -1,0 +1,20 @@
+#!/usr/bin/env python
+"""Every method on every model of a file, at equal FLOPs or equal numbers of tokens, beside the floors.
+
+    python scripts/leaderboard.py --data ../data --folder made=artifacts
+    python scripts/leaderboard.py --only deit_tiny --method vtp tome
+    python scripts/leaderboard.py --render
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent / "dev"))  # where rows from outside the library are
+
+import tome_published_row
+
+from hf_vtp.tools.commands import run
+
+if __name__ == "__main__":
+    tome_published_row.add()
+    sys.exit(run("leaderboard"))
