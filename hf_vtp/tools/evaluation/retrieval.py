@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from ... import metrics
 
 RECALL_AT = (1, 5, 10)
+RANKS = (1, 5)  # of accuracies
 BLOCK = 1024  # rows of similarities at a time
 
 
@@ -22,9 +23,14 @@ def ranked(queries: Tensor, targets: Tensor, count: int) -> list[list[int]]:
 
 def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict, dict]:
     """Top-1 and top-5 accuracy of image embeddings [n, D]: the numbers, and those of every item."""
-    k = tuple(n for n in (1, 5) if n < len(classes) or n == 1)  # of five classes, the top five are all
+    return top_k(ranked(images, classes, max(RANKS)), labels, len(classes))
+
+
+def top_k(predictions: list[list[int]], labels: list[int], num_classes: int) -> tuple[dict, dict]:
+    """The same of ranked classes, best first."""
+    k = tuple(n for n in RANKS if n < num_classes or n == 1)  # of five classes, the top five are all
     result = metrics.load("top_k_accuracy").compute(
-        predictions=ranked(images, classes, max(k)), references=labels, k=k, items=True
+        predictions=predictions, references=labels, k=k, items=True
     )
     return split_items(result)
 
@@ -54,6 +60,12 @@ def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
     embeds = {"predictions": images.numpy(), "references": reference.numpy()}
     result, items = split_items(metrics.load("embedding_cosine").compute(**embeds, items=True))
     return result, {"cosine_mean": items["cosine"]}
+
+
+def cosines(items: list[float]) -> tuple[dict, dict]:
+    """The same of cosines that are known."""
+    low = {"cosine_p5": float(np.percentile(items, 5)), "cosine_min": min(items)}
+    return {"cosine_mean": float(np.mean(items)), **low}, {"cosine_mean": items}
 
 
 def split_items(result: dict) -> tuple[dict, dict]:

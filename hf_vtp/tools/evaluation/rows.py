@@ -51,8 +51,7 @@ def make_rows(
     """
     rows, unpruned = [], None
     for key, same in by_row(cases).items():
-        row = dict(zip(("method", "keep_ratio", "layer"), key, strict=True))
-        row |= {"num_seeds": len(same), **work[key]}
+        row = {**same[0].columns, "num_seeds": len(same), **work[key]}
         qualities = [found[case.name] for case in same]
         row["kept_tokens"] = mean_count([n for q in qualities for n in q.kept])
         for name in qualities[0].values:
@@ -67,6 +66,8 @@ def make_rows(
             scores = {"predictions": items[name], "references": unpruned[name]}
             row[f"{name}_lossyness"] = metrics.load("lossyness").compute(**scores)["lossyness"]
         rows.append(row)
+    if any("flops" in row for row in rows):
+        rows = [{"flops": None, **row} for row in rows]
     return rows
 
 
