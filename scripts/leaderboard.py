@@ -9,12 +9,11 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent / "dev"))  # where rows from outside the library are
-
-import tome_published_row
-
 from hf_vtp.tools.commands import run
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parent / "dev"))
+    import tome_published_row  # a row that is not the library's
+
     tome_published_row.add()
     sys.exit(run("leaderboard"))

@@ -34,7 +34,10 @@ def at(model, pixels, share: float):
     def counted(total: int) -> float:
         return count_flops(partial(tome.forward, model, pixels, tome.taking_turns(total, layers))) / whole
 
-    low, high = 0, layers * pixels[0, 0].numel() // model.config.patch_size**2  # merges of all layers together
+    low, high = (
+        0,
+        layers * pixels[0, 0].numel() // model.config.patch_size**2,
+    )  # merges of all layers together
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if counted(middle) > share else (low, middle)

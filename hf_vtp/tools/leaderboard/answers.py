@@ -44,15 +44,17 @@ class Answers:
 
     def __init__(self, entry: Entry, model: str, data: str, num_items: int, device: torch.device):
         self.entry, self.data = entry, data
-        self.questions = read_questions(data, entry.split, num_items)
+        asked = [entry.question] if entry.question else []  # of captions, which have no question
+        self.questions = read_questions(data, entry.split, num_items, *asked)
         config = load_config(model)
         refuse_unprunable(model, config, answers=True)
         loaded = load_model(model, config=config, dtype=torch.float32, device=device)
-        prompts = Prompts(loaded, load_processor(model, config), entry.prompt, entry.instruction or None)
+        processor = load_processor(model, config)
+        prompts = Prompts(loaded, processor, entry.prompt or None, entry.instruction or None)
         self.answerer = Answerer(loaded, prompts, entry.max_new_tokens)
         self.num_items = len(self.questions)
-        asked = [(q.id, q.text, q.answers) for q in self.questions]
-        self.items_digest = digest([asked, entry.prompt, entry.instruction, entry.max_new_tokens])
+        texts = [(q.id, q.text, q.answers) for q in self.questions]
+        self.items_digest = digest([texts, entry.prompt, entry.instruction, entry.max_new_tokens])
         self.references: dict[int, list[str]] = {}
         self.counted = self._inputs(Case(), next(self.batches(COUNTED)))
         self.shares = FlopShares(self.model, [partial(self.answerer.generate, Case(), self.counted[0], 1)])
@@ -114,12 +116,19 @@ class Answers:
             texts, kept, counts = self._answer(run, batch)
         except REFUSALS as error:
             raise refused(error) from None
-        names = [name for name in self.entry.metrics if name != AGREEMENT]
-        _, items = score(texts, batch.questions, names, None)
+        items = {}
         if AGREEMENT in self.entry.metrics:
             same = zip(texts, self.references[number], strict=True)
             items[AGREEMENT] = [float(text == other) for text, other in same]
-        scores.add({name: items[name] for name in self.entry.metrics}, kept, counts)
+        scores.texts += texts
+        scores.add(items, kept, counts)
+
+    def finish(self, scores: Scores) -> None:
+        """The metrics of all answers together: CIDEr weighs words by all references."""
+        names = [name for name in self.entry.metrics if name != AGREEMENT]
+        _, found = score(scores.texts, self.questions, names, None)
+        items = scores.items | found
+        scores.items = {name: list(map(float, items[name])) for name in self.entry.metrics}
 
     def _answer(self, run: Run | None, batch: Batch) -> tuple[list[str], list[int], list[int]]:
         case = Case()

@@ -51,6 +51,8 @@ class Entry:
             line.
         points: pairs of a place and a list of shares, such as {"flops": [0.6]} or {"after": [0.5, 0.25]}.
         metrics: the first ranks the methods.
+        question: asked about every image of a dataset of captions.
+        prompt, instruction: as of eval-vlm; prompts: texts with {} for the class, of a clip.
         prepare: the command that makes the data or the model, said where it is missing.
     """
 
@@ -65,6 +67,7 @@ class Entry:
     num_items: int = 1000
     batch_size: int = 20
     split: str = ""
+    question: str = ""
     prompt: str = ""
     prompts: list[str] = field(default_factory=list)
     instruction: str = ""
@@ -99,7 +102,9 @@ def _entry(name: str, row: dict) -> Entry:
     known = {f.name: f for f in fields(Entry) if f.name != "name"}
     for key in row:
         if key not in known:
-            raise UsageError(f"the model {name} has the unknown field {key!r}; choose from {', '.join(known)}")
+            raise UsageError(
+                f"the model {name} has the unknown field {key!r}; choose from {', '.join(known)}"
+            )
     for key, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and key not in row:
             raise UsageError(f"the model {name} lacks {key!r}")

@@ -1,4 +1,4 @@
-"""The loop that measures: several rows of one model in a pass over its items, saved at the end of each pass."""
+"""The loop that measures: several rows of one model in a pass over its items, saved when it ends."""
 
 from __future__ import annotations
 
@@ -81,6 +81,9 @@ class Measurement:
                         cells.remove(cell)
                         self._save(cell, {"not_run": str(reason)})
                 bar.update(len(cells) * _size(batch))
+            for cell in cells:
+                for scores in cell.scores:
+                    self.subject.finish(scores)
             seconds = time.perf_counter() - started
             self.running += seconds
             self.measured += len(cells)
@@ -144,5 +147,3 @@ def load_subject(entry: Entry, model: str, data: str, num_items: int, device: to
 
 def _size(batch: object) -> int:
     return len(batch.images)
-
-

@@ -5,33 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ... import list_methods
 from ..bench.cli import UsageError, replacing
-from ..evaluation.cases import BASELINES, DOWNSAMPLE
-from ..evaluation.compare import difference
-from . import contestants, picture, published
-from .entries import Entry, Point, missing
-from .outside import OUTSIDE
+from . import picture, published
+from .entries import Entry, missing
 from .overall import Standing, of_model, standings
+from .page_model import of_one
 from .store import Store
-from .table import OVER, Shown, Table, read_table
-
-NAMES = {
-    "agree": "agreement",
-    "top_1": "top-1",
-    "cosine": "cosine",
-    "exact_match": "exact match",
-    "cider": "CIDEr",
-}
-MEANING = {
-    "agree": "the share of images whose label is the unpruned model's",
-    "top_1": "accuracy of the label",
-    "cosine": "with what the unpruned model pools of the same image",
-    "exact_match": "the share of answers that are a right answer",
-    "cider": "against the references",
-    "agreement": "the share of answers that are the unpruned model's",
-}
-BASELINE = (*BASELINES, DOWNSAMPLE)
+from .table import OVER, Table, read_table
+from .words import BASELINE, markdown, name
 
 
 def render(entries: list[Entry], folders: Mapping[str, str], store: Store, target: Path, notes: Path) -> None:
@@ -79,12 +60,13 @@ def heading(tables: list[Table], image: str) -> list[str]:
         "each model and method, with the scores of every item. This page is made from them by "
         "`python scripts/leaderboard.py --render`.",
         "",
-        "How to read the tables: at *FLOPs .6* every method has the keep_ratio at which the model costs .6 of "
-        "its unpruned FLOPs, matching and scoring included. At *after the tower* or *in the tower, keep .25* "
-        "a quarter of the image tokens is left for the language model; a method whose place is after the "
-        "tower acts in it after the default's layers. Values come with half of their 95 % interval "
-        f"(Student's t). A value in parentheses spent over {OVER:g} more than its point allows, as methods "
-        "whose number of tokens follows the image do; it is not ranked. **Bold** is the best that is ranked. "
+        "How to read the tables: at *FLOPs 0.6* every method has the keep_ratio at which the model costs .6 "
+        "of its unpruned FLOPs (of the whole model, a language model until the first token), matching and "
+        "scoring included. At *after the tower 0.25* or *in the tower 0.25* a quarter of the image tokens is "
+        "left for the language model; a method whose place is after the tower acts in it after the default's "
+        "layers. Values come with half of their 95 % interval (Student's t). A value in parentheses spent "
+        f"over {OVER:g} more than its point allows, as methods whose number of tokens follows the image do, "
+        "and is not ranked. **Bold** is the best that is ranked. "
         "What is random is the mean of several seeds.",
         "",
     ]
@@ -103,7 +85,15 @@ def overall(order: list[Standing]) -> list[str]:
         ]
         for one in order
     ]
-    headings = ["method", "mean rank", "95 % interval", "relative quality", "95 % interval", "models", "cells"]
+    headings = [
+        "method",
+        "mean rank",
+        "95 % interval",
+        "relative quality",
+        "95 % interval",
+        "models",
+        "cells",
+    ]
     return [
         "## All models",
         "",
@@ -130,48 +120,6 @@ def quoted() -> list[str]:
     ]
 
 
-def of_one(table: Table, order: list[Standing]) -> list[str]:
-    entry, points, metrics = table.entry, table.points, table.metrics
-    places = {one.row: i for i, one in enumerate(order)}
-    rows = sorted(table.rows, key=lambda row: (-_mean_quality(table, row), places.get(row, len(places))))
-    said = "; ".join(f"{NAMES.get(m, m)}: {MEANING.get(m, m)}" for m in metrics)
-    whole = ", ".join(f"{NAMES.get(m, m)} {table.unpruned.values[m]:.3f}" for m in metrics)
-    count = len(table.unpruned.items[metrics[0]])
-    columns = [(point, metric) for point in points for metric in metrics]
-    headings = ["method", *(f"{short(p)}<br>{NAMES.get(m, m)}" for p, m in columns), "share of FLOPs"]
-    lines = [[name(row), *(cell(table, row, p, m) for p, m in columns), shares(table, row)] for row in rows]
-    return [
-        f"## {entry.shown}",
-        "",
-        f"Weights: {entry.weights or entry.model}. {count} items. Unpruned: {whole}. ({said}.)",
-        "",
-        *markdown(headings, lines),
-        "",
-        *against_default(table, rows),
-    ]
-
-
-def against_default(table: Table, rows: list[str]) -> list[str]:
-    """Each row minus the default in the first metric, item by item, in points."""
-    metric, default = table.metrics[0], contestants.DEFAULT
-    if default not in rows:
-        return []
-    lines = []
-    for row in rows:
-        if row != default:
-            pairs = [(table.cells.get((row, p.key)), table.cells.get((default, p.key))) for p in table.points]
-            lines.append([name(row), *(minus(own, other, metric) for own, other in pairs)])
-    return [
-        f"<details><summary>Minus <code>{default}</code>, in points of {NAMES.get(metric, metric)}: paired "
-        "differences with 95 % intervals</summary>",
-        "",
-        *markdown(["method", *map(short, table.points)], lines),
-        "",
-        "</details>",
-        "",
-    ]
-
-
 def not_run(tables: list[Table], skipped: list[tuple[Entry, str]]) -> list[str]:
     lines = [f"- {entry.shown}: {reason or 'it has not been measured yet'}." for entry, reason in skipped]
     for table in tables:
@@ -188,52 +136,3 @@ def not_run(tables: list[Table], skipped: list[tuple[Entry, str]]) -> list[str]:
 def noted(notes: Path) -> list[str]:
     """The text of a file that is written by hand."""
     return notes.read_text(encoding="utf-8").rstrip().split("\n") if notes.is_file() else []
-
-
-def cell(table: Table, row: str, point: Point, metric: str) -> str:
-    own = table.cells.get((row, point.key))
-    if own is None:
-        return "n/a"
-    value, digits = own.values[metric], 4 if metric == "cosine" else 3
-    text = f"{value:.{digits}f}"
-    if metric == table.metrics[0]:
-        text += f" ± {own.interval(metric):.{digits}f}"
-    if not own.fair:
-        return f"({text})"
-    return f"**{text}**" if value == table.best(point, metric) else text
-
-
-def shares(table: Table, row: str) -> str:
-    found = [table.cells.get((row, point.key)) for point in table.points]
-    return " / ".join("–" if own is None or own.share is None else f"{own.share:.2f}" for own in found)
-
-
-def minus(own: Shown | None, other: Shown | None, metric: str) -> str:
-    if own is None or other is None:
-        return "n/a"
-    found = difference(own.items[metric], other.items[metric])
-    return f"{100 * found['difference']:+.1f} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-
-
-def _mean_quality(table: Table, row: str) -> float:
-    fair = [table.cells[row, p.key].values[table.metrics[0]] for p in table.points if row in table.fair(p)]
-    return sum(fair) / len(fair) if len(fair) == len(table.points) else -1.0 + sum(fair) / len(table.points)
-
-
-def short(point: Point) -> str:
-    return point.words.replace(", keep", " ")
-
-
-def name(row: str) -> str:
-    """The row as the page names it: baselines in italics."""
-    return f"*{row}*" if row in BASELINE else f"`{row}`"
-
-
-def source(row: str) -> str:
-    method = row.partition("+")[0]
-    return "" if method in OUTSIDE or method == DOWNSAMPLE else list_methods()[method]["paper"]
-
-
-def markdown(headings: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]

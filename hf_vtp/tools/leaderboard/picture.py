@@ -36,6 +36,9 @@ def draw(
         label.set_color(colour)
     left.set_ylim(len(order) - 0.5, -0.5)
     figure.suptitle("Quality relative to the unpruned model; rows by mean rank, the best first", fontsize=10)
+    handles, names = left.get_legend_handles_labels()
+    style = {"loc": "outside lower center", "ncols": 3, "fontsize": 7.5, "frameon": False}
+    figure.legend(handles, names, title="Grey cells: not run, or above the budget of its points.", **style)
     with replacing(target) as path:
         figure.savefig(path)
 
@@ -51,7 +54,6 @@ def _dots(axes, order: list[Standing], colours: list[str]) -> None:
     names = {"default": "the default", "baseline": "baselines", "other": "other methods"}
     for name, text in names.items():
         axes.plot([], [], marker="o", markersize=4, linestyle="", color=COLOURS[name], label=text)
-    axes.legend(loc="lower left", fontsize=7, frameon=True)
     axes.set_xlabel("mean over models, 95 % interval", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", alpha=0.3)
@@ -75,4 +77,4 @@ def _heat(figure, axes, tables: Sequence[Table], models: Sequence[OfModel], orde
     axes.set_xticks(range(len(tables)), names, fontsize=7, rotation=0)
     axes.tick_params(axis="y", length=0)
     axes.set_facecolor("0.93")  # not run, or over its budget
-    axes.set_xlabel("mean over the points of a model; grey: not run, or above its budget", fontsize=8)
+    axes.set_xlabel("mean over a model's points", fontsize=8)

@@ -14,10 +14,12 @@ from torch.nn.functional import cosine_similarity, normalize
 from ...apply import vtp, vtp_stats
 from ..bench.cli import UsageError
 from ..cases import pruned_as, refuse_impossible
+from ..classifiers import classify, label_names
 from ..evaluation.cases import DOWNSAMPLE, Case
 from ..evaluation.clip import VisionSide
 from ..evaluation.equal_flops import FlopShares, solve, solve_ratio
 from ..evaluation.items import ImageData, Item, decoded, open_images
+from ..evaluation.labels import match_labels
 from ..evaluation.texts import TextEncoder
 from ..towers import load_embedder, processor_of
 from .contestants import config_of, seeds_of
@@ -27,7 +29,6 @@ from .scores import digest
 from .subjects import REFUSALS, NotRun, Run, Scores, refused
 
 COUNTED = 8  # images that FLOPs are counted on, of methods whose number of tokens follows the image
-HEADS = ("classifier", "head")  # where classifiers of Transformers have their last layer
 PROMPTS = ("a photo of a {}.",)
 
 
@@ -46,19 +47,21 @@ class Pictures:
 
     def __init__(self, entry: Entry, model: str, data: str, num_items: int, device: torch.device):
         self.entry = entry
-        self.data: ImageData = open_images(data, entry.split, num_items)
         tower = load_embedder(model, "pretrained", torch.float32, device)
         self.vision = VisionSide(tower, processor_of(model, "pretrained", tower.model.config))
-        self.classes, self.labels = None, [item.label for item in self.data]
+        self.classes: Tensor | None = None
         if entry.kind == "clip":
-            texts = TextEncoder(model, device)
-            self.classes = texts.classes(self.data.classes, entry.prompts or list(PROMPTS))
-        elif self.head is None:
+            self.data = open_images(data, entry.split, num_items)
+            self.labels = [item.label for item in self.data]
+            names = self.data.classes
+            self.classes = TextEncoder(model, device).classes(names, entry.prompts or list(PROMPTS))
+        elif self.vision.classifies:
+            known, names = label_names(tower.model.config), []
+            self.data = open_images(data, entry.split, num_items, unnamed=known)
+            self.labels = labels_of(self.data, known)
+        else:
             raise UsageError(f"{model} is no classifier of images; call it of the kind clip or vlm")
-        elif self.data.label is not None:
-            self.labels = labels_of(self.model.config.id2label, self.data.classes, self.labels)
         self.num_items = len(self.labels)
-        names = self.data.classes if entry.kind == "clip" else []
         self.items_digest = digest([self.labels, names, entry.prompts])
         self.references: dict[int, tuple[Tensor, Tensor]] = {}
         self.first = [image for item in islice(self.data, COUNTED) if (image := decoded(item)) is not None]
@@ -69,10 +72,6 @@ class Pictures:
     @property
     def model(self):
         return self.vision.model
-
-    @property
-    def head(self):
-        return next((head for name in HEADS if (head := getattr(self.model, name, None)) is not None), None)
 
     @torch.inference_mode()
     def _default_layers(self, inputs: dict) -> list[int]:
@@ -142,6 +141,9 @@ class Pictures:
             items["top_1"] = (chosen == torch.tensor(labels)).float().tolist()
         scores.add({name: items[name] for name in self.entry.metrics if name in items}, kept, total)
 
+    def finish(self, scores: Scores) -> None:
+        """Nothing: an image's scores depend on no other image."""
+
     def _run(self, run: Run | None, batch: Batch) -> tuple[tuple[Tensor, Tensor], list[int], list[int]]:
         total = self.vision.num_tokens(batch.inputs[None])
         if run is None:
@@ -162,18 +164,13 @@ class Pictures:
         if self.classes is not None:
             pooled = self.vision.forward(case, inputs).float().cpu()
             return pooled, normalize(pooled, dim=-1) @ self.classes.T
-        pooled = []
-        handle = self.head.register_forward_pre_hook(lambda module, args: pooled.append(args[0]))
-        try:
-            logits = self.vision.forward(case, inputs)
-        finally:
-            handle.remove()
-        return pooled[0].float().cpu(), logits.float().cpu()
+        pooled, logits = self.vision.forward(case, inputs, partial(classify, self.model))
+        return pooled.float().cpu(), logits.float().cpu()
 
 
-def labels_of(id2label: dict, classes: list[str], labels: list[int]) -> list[int]:
-    """Labels of a dataset as a classifier's outputs: by the names of the classes, else by number."""
-    names = {str(name).lower(): int(number) for number, name in id2label.items()}
-    if all(name.lower() in names for name in classes):
-        return [names[classes[label].lower()] for label in labels]
-    return list(labels)
+def labels_of(data: ImageData, known: list[str]) -> list[int | None]:
+    """The label of every item as a classifier that knows `known` numbers it, None where it has none."""
+    if data.label is None or not data.named:
+        return [item.label for item in data]
+    places, _ = match_labels(data.classes, known, data.source)
+    return [places[item.label] for item in data]

@@ -43,8 +43,12 @@ def options(doc: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--estimate", type=cli.count, metavar="N", help="only time N items of each model: how long all takes"
     )
-    p.add_argument("--render", action="store_true", help="only write the page and its picture from the results")
-    p.add_argument("--page", default=PAGE, metavar="FILE", help=f"of --render; the picture lies beside it ({PAGE})")
+    p.add_argument(
+        "--render", action="store_true", help="only write the page and its picture from the results"
+    )
+    p.add_argument(
+        "--page", default=PAGE, metavar="FILE", help=f"of --render; the picture lies beside it ({PAGE})"
+    )
     p.add_argument("--notes", default=NOTES, metavar="FILE", help=f"a text that the page ends with ({NOTES})")
     return p
 

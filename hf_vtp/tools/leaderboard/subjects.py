@@ -42,9 +42,10 @@ class Run:
 
 @dataclass
 class Scores:
-    """Item scores of one run by metric, and the number of tokens kept of each image and of all."""
+    """Item scores of one run by metric, or its answers; and the tokens of each image, kept and all."""
 
     items: dict[str, list[float]] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     total: list[int] = field(default_factory=list)
 
@@ -69,7 +70,10 @@ class Subject(Protocol):
         """Batches of items, decoded."""
 
     def score(self, run: Run | None, batch: object, scores: Scores) -> None:
-        """Run one batch and add its items' scores; None is the unpruned model. Raises NotRun."""
+        """Run one batch and add what comes out; None is the unpruned model. Raises NotRun."""
+
+    def finish(self, scores: Scores) -> None:
+        """Work out the scores that need the answers to all items."""
 
 
 def refused(error: Exception) -> NotRun:

@@ -1,4 +1,4 @@
-"""The results of one model as a page shows them: which cells count, their values with intervals, their ranks."""
+"""The results of one model as a page shows them: which cells count, and their values with intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import sqrt
 
 import numpy as np
 
+from ..evaluation.cases import DOWNSAMPLE
 from ..evaluation.compare import CONFIDENCE
 from .entries import Entry, Point
 from .measure import UNPRUNED
@@ -96,16 +97,18 @@ def read_table(store: Store, entry: Entry) -> Table | None:
             elif "not_run" in cell:
                 reasons.setdefault(row, cell["not_run"])
             else:
-                cells[row, key] = shown(cell, points[key])
+                cells[row, key] = shown(row, cell, points[key])
                 for name, values in about.items():
                     values[cell[name]] = None
-    ordered = {(row, p): c for row in sorted(found) for (r, p), c in cells.items() if r == row}
-    return Table(entry, shown(whole, None), ordered, reasons, {name: list(v) for name, v in about.items()})
+    return Table(
+        entry, shown(UNPRUNED, whole, None), cells, reasons, {name: list(v) for name, v in about.items()}
+    )
 
 
-def shown(cell: dict, point: Point | None) -> Shown:
+def shown(row: str, cell: dict, point: Point | None) -> Shown:
+    """A cell from its file. Smaller images are ranked whatever their grid, the nearest there is, costs."""
     items = {name: unpack(packed) for name, packed in cell["scores"].items()}
     kept = None if cell["kept"] is None else cell["kept"] / cell["total"]
     spent = None if point is None else cell["flop_share"] if point.place == "flops" else kept
-    fair = spent is None or spent <= point.value + OVER
+    fair = row == DOWNSAMPLE or spent is None or spent <= point.value + OVER
     return Shown(cell["values"], items, cell["flop_share"], kept, fair, cell["how"])
