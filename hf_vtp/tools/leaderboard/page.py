@@ -56,8 +56,8 @@ def heading(tables: list[Table], image: str) -> list[str]:
         "",
         *(f"Machine: {machine}." for machine in machines),
         "",
-        "The results are in [model_cards/results/leaderboard](../model_cards/results/leaderboard), a file for "
-        "each model and method, with the scores of every item. This page is made from them by "
+        "The results are in [model_cards/results/leaderboard](../model_cards/results/leaderboard), a file "
+        "for each model and method, with the scores of every item. This page is made from them by "
         "`python scripts/leaderboard.py --render`.",
         "",
         "How to read the tables: at *FLOPs 0.6* every method has the keep_ratio at which the model costs .6 "
@@ -65,7 +65,7 @@ def heading(tables: list[Table], image: str) -> list[str]:
         "scoring included. At *after the tower 0.25* or *in the tower 0.25* a quarter of the image tokens is "
         "left for the language model; a method whose place is after the tower acts in it after the default's "
         "layers. Values come with half of their 95 % interval (Student's t). A value in parentheses spent "
-        f"over {OVER:g} more than its point allows, as methods whose number of tokens follows the image do, "
+        f"over {OVER:g} more than its point allows, as methods do whose number of tokens follows the image, "
         "and is not ranked. **Bold** is the best that is ranked. "
         "What is random is the mean of several seeds.",
         "",
