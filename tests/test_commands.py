@@ -65,6 +65,12 @@ def test_an_unknown_command_is_one_sentence_that_lists_them(hf_vtp):
     assert all(name in err for name in COMMANDS)
 
 
+def test_a_command_may_have_a_short_name(hf_vtp):
+    code, out, _ = hf_vtp("eval", "--help")
+    assert code == 0 and out.startswith("usage: hf-vtp eval ") and "ILSVRC/imagenet-1k" in out
+    assert "hf-vtp eval is hf-vtp eval-clip." in hf_vtp("--help")[1]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_called_by_its_name(name, hf_vtp):
     code, out, err = hf_vtp(name, "--help")

@@ -73,7 +73,7 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
 
 
 def auto_class(config: PreTrainedConfig) -> type:
-    """The class, or Auto class, of a model of this config: with its language head, or the classifier named."""
+    """The class, or Auto class, of a model of this config: with a language head, or the classifier named."""
     if config.model_type in ANSWERING:
         return AutoModelForImageTextToText
     return classifier_class(config) or AutoModel

@@ -63,7 +63,6 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
     usage = "usage: hf-vtp COMMAND [OPTION ...]"
-    also = [f"hf-vtp {short} is hf-vtp {name}." for short, name in ALIASES.items()]
-    return "\n".join(
-        [usage, "", *lines, "", *also, "hf-vtp COMMAND --help lists the options of one of them."]
-    )
+    last = [f"hf-vtp {short} is hf-vtp {name}." for short, name in ALIASES.items()]
+    last.append("hf-vtp COMMAND --help lists the options of one of them.")
+    return "\n".join([usage, "", *lines, "", *last])

@@ -41,7 +41,7 @@ def parser(doc: str, flops: bool = False) -> argparse.ArgumentParser:
             type=float,
             nargs="+",
             default=[],
-            help="in its place: shares of the unpruned tower's FLOPs; each row's own ratio is solved for them",
+            help="in its place: shares of the unpruned tower's FLOPs; each row's own ratio is solved",
         )
     p.add_argument(
         "--method",
@@ -77,9 +77,9 @@ def parser(doc: str, flops: bool = False) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--rounds",
-        type=cli.count,
+        type=cli.seed,
         default=5,
-        help="timed batches of every row (5); from 10 on rows are also compared at equal throughput",
+        help="timed batches of every row (5), or 0; from 10 on rows are also compared at equal throughput",
     )
     p.add_argument(
         "--seed", type=cli.seed, default=0, help="of the order within rounds and of random weights"
@@ -111,6 +111,8 @@ class Run:
             raise cli.UsageError("--items holds quality, of which random weights have none; leave it out")
         if args.plot and not self.trained:
             raise cli.UsageError("--plot draws quality, of which random weights have none; leave it out")
+        if args.plot and not args.rounds:
+            raise cli.UsageError("--plot draws throughput; give at least one of --rounds")
         cli.require("rich", "scikit-learn", *(["matplotlib"] if args.plot else []))
         self.files = {
             "json": cli.writable(args.json),
