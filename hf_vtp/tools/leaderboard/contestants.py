@@ -10,7 +10,7 @@ from functools import cache
 
 from ... import list_methods
 from ...config import VTPConfig
-from ...methods.table import METHODS, PARTS
+from ...methods.table import METHODS, PARTS, Method
 from ...schedule import OUTPUT
 from ..bench.cli import UsageError
 from ..evaluation.cases import BASELINES, DOWNSAMPLE
@@ -82,8 +82,8 @@ def version_of(row: str) -> str:
 
 
 def _modules(name: str, found: tuple[str, ...] = ()) -> set[str]:
-    """A module of methods, and all of methods that it takes names from."""
-    if name in found or name not in sys.modules:
+    """A module of methods, and all of methods that it takes names from, but the table."""
+    if name in found or name not in sys.modules or name == Method.__module__:
         return set()
     names = {name}
     for value in vars(sys.modules[name]).values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ... import list_methods
 from ..bench.cli import UsageError, replacing
 from . import picture, published
 from .entries import Entry, missing
@@ -32,6 +33,7 @@ def render(entries: list[Entry], folders: Mapping[str, str], store: Store, targe
         *quoted(),
         *(line for table in tables for line in of_one(table, order)),
         *not_run(tables, skipped),
+        *sources(order),
         *noted(notes),
     ]
     with replacing(target) as path:
@@ -131,6 +133,18 @@ def not_run(tables: list[Table], skipped: list[tuple[Entry, str]]) -> list[str]:
             for reason, rows in by_reason.items()
         ]
     return ["## What was not run", "", *(lines or ["Everything was run."]), ""]
+
+
+def sources(order: list[Standing]) -> list[str]:
+    """Where each method is from, and how it knowingly differs from its authors' code."""
+    known = list_methods()
+    names = dict.fromkeys(one.row.partition("+")[0] for one in order)
+    rows = [
+        [f"`{name}`", known[name]["paper"], known[name]["differs"]]
+        for name in names
+        if name in known and (known[name]["paper"] or known[name]["differs"])
+    ]
+    return ["## Sources", "", *markdown(["method", "source", "known difference"], rows), ""]
 
 
 def noted(notes: Path) -> list[str]:
