@@ -16,6 +16,7 @@ COMMANDS = {  # a module is imported when its command is run: to list them needs
     "bench-suite": "the benchmarks at the published sizes, one after the other",
     "eval-clip": "what pruning costs a classifier or a CLIP: accuracy, agreement, retrieval, cosine",
     "eval-vlm": "what it costs a vision-language model: answers to questions",
+    "leaderboard": "every method on every model of a file, as a page with its picture",
     "tune": "find the fastest pruning that keeps the quality you name, on pictures without labels",
     "visualize": "draw which patches of your pictures stay",
     "demo": "a page to try pruning on, in a browser on this machine",
