@@ -54,10 +54,11 @@ def scope(scores, im, alpha=1.0):
     return covering(im.cos, [w**alpha for w in weights(scores)], im)
 
 
-def max_coverage(scores, im, alpha=0.5, text_temperature=0.01, image_temperature=0.2):
-    v, text = units(im.joint), units(im.text)
+def max_coverage(scores, im, alpha=0.5, text_temperature=None, image_temperature=0.2):
+    v, own, text = units(im.joint), units(im.states), units(im.text)
+    text_temperature = text_temperature or (0.02 if im.patches == 1 else 0.01)
     rows = [[x / len(text) for x in softmax([dot(t, j) / text_temperature for j in v])] for t in text]
-    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in v])] for i in v]
+    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in own])] for i in own]
     return covering(rows, [1.0] * im.n, im)
 
 
