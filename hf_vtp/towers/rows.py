@@ -56,6 +56,7 @@ class TowerRow:
         cls: whether the first of the prefix tokens is a [CLS] token.
         rope: what a layer takes for rotary positions [B, 1, K, d] of images that kept different tokens.
         head: path from the tower to the module that pools all its tokens, see pooling.py; "" if none does.
+        norm: path to the norm between the last layer and the tower's last_hidden_state; "" if there is none.
         alone: whether the tower can be pruned without a language model.
         pattern: the class that prunes it; None for PlainTower.
     """
@@ -68,12 +69,18 @@ class TowerRow:
     cls: bool = True
     rope: Callable[[Tensor], object] = _as_they_are
     head: str = ""
+    norm: str = ""
     alone: bool = True
     pattern: type[Tower] | None = None
 
     def num_prefix_tokens(self, module: nn.Module) -> int:
         """Tokens in front of the patches."""
         return self.prefix if isinstance(self.prefix, int) else self.prefix(module.config)
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether a projector can be asked for the row of one token."""
+        return True
 
     def depth(self, module: nn.Module) -> int:
         """Encoder layers of a tower."""

@@ -41,6 +41,8 @@ class Tower:
     num_prefix_tokens = 0  # [CLS] and registers in front of the patches
     has_cls = False
     pooled = False  # whether the tower itself pools what stays, or a language model reads it
+    to_language: Callable[[Tensor], Tensor] | None = None  # tokens [B, N, M·D] into its space, [B, N, D']
+    output_layer: int | None = None  # whose output a projector reads; None where it reads others beside it
 
     def __init__(self, row: TowerRow, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
         self.row = row
@@ -105,6 +107,13 @@ class Tower:
             "pooled": self.pooled,
             **bounds,
         }
+
+    def language(self, layer: int, images: list[int] | range) -> dict:
+        """What VisionTokens says of the language model that is to read some images."""
+        fields = {} if self.call.text is None else self.call.text.of(images)
+        if self.to_language is not None and self.needs & {"text", "projected"}:
+            fields |= {"project": self.to_language, "at_output": layer == self.output_layer}
+        return fields
 
     def leaves_all(self, layer: int, num_tokens: int, num_keep: int) -> bool:
         """Whether a stage has nothing to do. Counts that follow the image are not known before."""
