@@ -44,6 +44,7 @@ OPTIONS = {
     "grid_union": [{"stride": 1}, {"stride": 2}],
     "important_plus_diverse": [{"share": 0.0}, {"share": 1.0}, {"step": 1}, {"share": 0.3, "step": 100}],
     "iqr": [{"whisker": 0.0}, {"whisker": 0.3}],
+    "iqr_and_stride": [{"whisker": 0.0}, {"whisker": 0.3}],
     "mass": [{"p": 0.0}, {"p": 0.5}, {"p": 1.0}],
     "max_coverage": [{"alpha": 0.0}, {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.05}],
     "lloyd": [{"rounds": 3}],

@@ -55,6 +55,8 @@ class VisionTokens:
     full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer; rotated if attention is needed
     full_key: Tensor | None = None  # [B, H, P + N·M, d]
     full_value: Tensor | None = None  # [B, H, P + N·M, d]
+    next_query: Tensor | None = None  # [B, H, P + N·M, d] of the next layer; None after the last
+    next_key: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
     seen: dict[int, Tensor] = field(default_factory=dict)  # [B, N] by layer, what a method asked to observe
@@ -106,6 +108,16 @@ class VisionTokens:
     def in_float32(self) -> VisionTokens:
         """The same with queries and keys in float32, for work that reads them block after block."""
         return replace(self, full_query=self.full_query.float(), full_key=self.full_key.float())
+
+    def next_as_one_head(self) -> VisionTokens:
+        """The same with the next layer's queries and keys, all heads side by side as one, [B, 1, .., H·d].
+
+        After a tower's last layer with that layer's own.
+        """
+        last = self.next_query is None
+        states = (self.full_query, self.full_key) if last else (self.next_query, self.next_key)
+        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in states)
+        return replace(self, full_query=query, full_key=key)
 
     def attention(self, rows: slice) -> Tensor:
         """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32.
@@ -190,7 +202,7 @@ class VisionTokens:
         """The first `count` tokens of some images [b], as a view of its own without padding."""
         length = self.num_prefix_tokens + count * self.num_patches
         by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
-        by_patch = ("full_query", "full_key", "full_value")
+        by_patch = ("full_query", "full_key", "full_value", "next_query", "next_key")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
         whole = len(images) == len(self.hidden_states)  # then views will do
         fields = {name: x if whole or x is None else x[images] for name, x in fields.items()}

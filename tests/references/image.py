@@ -1,6 +1,6 @@
 """One image as plain lists of Python floats, and the arithmetic that the references share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, fsum, inf, sqrt
 
@@ -27,6 +27,8 @@ class Image:
     query: list | None  # [H][P + N·M][d]
     key: list | None
     value: list | None
+    next_query: list | None
+    next_key: list | None
     seen: dict  # [N] by layer
     text: list | None  # [T][D'] without padding
     joint: list | None  # [N][D'] content in the space of the text
@@ -54,6 +56,12 @@ class Image:
     def attention(self):
         """softmax(QKᵀ/√d) of all tokens with all, prefix included, [H][P + N·M][P + N·M]."""
         return attention(self)
+
+    @cached_property
+    def next_as_one_head(self):
+        """This image with the next layer's queries and keys, all heads side by side."""
+        query, key = (self.next_query, self.next_key) if self.next_query else (self.query, self.key)
+        return replace(self, query=[side_by_side(query)], key=[side_by_side(key)])
 
     def having(self, **changes):
         """This image with other fields; what was worked out from its states stays."""
@@ -92,11 +100,18 @@ def image(tokens, b):
         query=heads(tokens.full_query),
         key=heads(tokens.full_key),
         value=heads(tokens.full_value),
+        next_query=heads(tokens.next_query),
+        next_key=heads(tokens.next_key),
         seen={layer: plain(x, n) for layer, x in tokens.seen.items()},
         text=text,
         joint=None if tokens.project is None else plain(tokens.project(content), n),
         groups=None if tokens.groups is None else tokens.groups[b, :n].tolist(),
     )
+
+
+def side_by_side(heads):
+    """[H][L][d] as [L][H·d]."""
+    return [sum((head[i] for head in heads), []) for i in range(len(heads[0]))]
 
 
 def dot(a, b):

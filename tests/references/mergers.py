@@ -71,7 +71,7 @@ def weighted_sum(im, weights):
 
 
 def knn_weighted(im, keep, neighbours=32):
-    a, cos = salience(im), im.key_cos
+    a, cos = salience(im.next_as_one_head), im.next_as_one_head.key_cos
     gone = [i for i in range(im.n) if i not in keep]
     states = {}
     for i in keep:

@@ -18,6 +18,10 @@ def cls_attention(im):
     return salience(im)
 
 
+def one_head_attention(im):
+    return salience(im.next_as_one_head)
+
+
 def equal(im):
     return [0.0] * im.n
 

@@ -51,6 +51,17 @@ def iqr(scores, im, whisker=1.5):
     return best_bounded(scores, sum(s > q3 + whisker * (q3 - q1) for s in scores), im)
 
 
+def iqr_and_stride(scores, im, whisker=1.5):
+    q1, q3 = quantile(scores, 0.25), quantile(scores, 0.75)
+    order = ranked(scores, [i for i in range(im.n) if scores[i] > q3 + whisker * (q3 - q1)])
+    step = int(int(1 / (max(1, len(order)) / im.n)) / 3)
+    spaced = [i for i in range(0, im.n - 1, max(1, step)) if i not in order]
+    count = bounded(len(order) + len(spaced), im)
+    order += ranked(scores, spaced)
+    order += ranked(scores, set(range(im.n)) - set(order))
+    return sorted(order[:count])
+
+
 def entropy(scores, im):
     share = salience(im)
     share = [a / fsum(share) for a in share]
