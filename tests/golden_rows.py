@@ -140,7 +140,7 @@ ROWS = {
             "keep_turns_by_index_4_image_4_text": "as `keep_turns_by_index`",
             "keep_turns_by_norm_4_image_4_text": "pivots of the text, which has no keys where the tower ends",
         },
-        beyond="the keys are of an early layer of the language model, and half of the pivots are of the text",
+        beyond="keys are of an early layer of the language model, and half of the pivots are of the text",
     ),
     "todre": Row("todre", (keeps("keep"),), {"keep_order": ORDER, "keep_of_tower_features": TOWER}),
     "zero_tprune": Row("zero_tprune", (Check(("scores",), own.page_rank),)),

@@ -74,9 +74,11 @@ def outlier(shape, g):
 
 
 def signs(shape, g):
-    """Plus and minus one, the same in all heads: lengths are powers of two and cosines exact."""
+    """Plus and minus one, of heads only in the first: lengths are powers of two and cosines exact."""
     x = torch.randint(0, 2, shape, generator=g) * 2.0 - 1.0
-    return x[:, :1].expand(shape) if shape[-1] == CHANNELS else x
+    if shape[-1] == CHANNELS:
+        x[:, 1:] = 0
+    return x
 
 
 DEGENERATE = {

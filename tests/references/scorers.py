@@ -67,6 +67,10 @@ def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
     return [sqrt(mean(x * x for x in column)) for column in zip(*(telling or heads), strict=True)]
 
 
+def key_size(im):
+    return by_token(im, [fsum(abs(x) for head in im.key for x in head[i]) for i in range(len(im.key[0]))])
+
+
 def qk_norm(im, of="k", order="largest"):
     states = {"k": [im.key], "q": [im.query], "qk": [im.query, im.key]}[of]
     total = [fsum(mean(norm(head[i]) for head in part) for part in states) for i in range(len(im.key[0]))]

@@ -157,10 +157,12 @@ def unlike_ranked(scores, im, by_score=0.5):
 
 def pivots(scores, im, pivots=8):
     chosen = ranked(scores)[: max(1, min(pivots, im.num_keep // 2))]
-    cos = im.cos
-    like = [max(cos[i][j] for j in chosen) for i in range(im.n)]
-    rest = sorted(set(range(im.n)) - set(chosen), key=lambda i: (like[i], i))
-    return sorted((chosen + rest)[: im.num_keep])
+    cos, keep = im.cos, list(chosen)
+    for turn, pivot in enumerate(chosen):
+        share = [r for r in range(im.num_keep - len(chosen)) if r % len(chosen) == turn]
+        rest = set(range(im.n)) - set(keep)
+        keep += sorted(rest, key=lambda i: (cos[pivot][i], i))[: len(share)]
+    return sorted(keep)
 
 
 def important_plus_diverse(scores, im, share=0.5, step=8):
