@@ -25,10 +25,14 @@ def no_grad():
 
 
 def hooked(modules):
-    """What modules return in the forwards from now on, by name."""
+    """What modules return the first time from now on, by name."""
     found = {}
+
+    def keep(name, output):
+        found.setdefault(name, output)
+
     for name, module in modules.items():
-        module.register_forward_hook(lambda m, args, out, name=name: found.setdefault(name, out))
+        module.register_forward_hook(lambda _, args, output, name=name: keep(name, output))
     return found
 
 
