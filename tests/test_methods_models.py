@@ -158,7 +158,7 @@ def test_methods_that_watch_layers_see_them_in_any_order_of_stages():
         model, method="hiprune", layer=[1, 6], keep_ratio=[0.8, 0.3], selector_options={"anchor_depth": 0.5}
     )
     rows = {}
-    attention = model.encoder.layers[4].self_attn
+    attention = model.encoder.layers[3].self_attn
     for name in ("q_proj", "k_proj"):
         getattr(attention, name).register_forward_hook(
             lambda m, a, out, name=name: rows.__setitem__(name, out)
@@ -222,7 +222,7 @@ def test_checkpointed_gradients_are_the_plain_ones(name, reentrant):
 
 def test_the_middle_is_where_the_paper_has_it():
     config = VTPConfig(method="hiprune")
-    assert list(watched(config, [22], 24, 1)) == [9] and list(watched(config, [31], 32, 0)) == [16]
+    assert list(watched(config, [22], 24, 1)) == [8] and list(watched(config, [31], 32, 0)) == [15]
     assert list(watched(config, [3], 24, 1)) == [3]
 
 

@@ -27,7 +27,7 @@ for dtype, names in {
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
-UNSCORED = {"bipartite", "least_similar", "max_coverage", "max_min_diversity"}  # do not look at scores
+UNSCORED = {"bipartite", "max_coverage", "max_min_diversity"}  # do not look at scores
 # where scores are equal two tokens often gain the same, by the formula, and rounding decides between them:
 # two that resemble nothing but each other, the two of a crop. The case "signs" has such ties, exact ones.
 MIRRORED = {"scope", "crop_quota"}
@@ -46,7 +46,10 @@ OPTIONS = {
     "iqr": [{"whisker": 0.0}, {"whisker": 0.3}],
     "iqr_and_stride": [{"whisker": 0.0}, {"whisker": 0.3}],
     "mass": [{"p": 0.0}, {"p": 0.5}, {"p": 1.0}],
-    "max_coverage": [{"alpha": 0.0}, {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.05}],
+    "max_coverage": [
+        {"alpha": 0.0, "text_temperature": 0.3},
+        {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.5},
+    ],
     "lloyd": [{"rounds": 3}],
     "nms": [{"rounds": 3}, {"rounds": 100}],
     "spread": [

@@ -43,10 +43,10 @@ register_tower("metaclip_2_vision_model", CLIP, "metaclip_2")
 register_tower("altclip_vision_model", CLIP, "altclip")
 register_tower("chinese_clip_vision_model", CLIP, "chinese_clip")
 register_tower("mlcd_vision_model", replace(CLIP, rope=PerImage))
-register_tower("siglip_vision_model", replace(CLIP, prefix=0, head="head"), "siglip")
+register_tower("siglip_vision_model", replace(CLIP, prefix=0, head="head", norm="post_layernorm"), "siglip")
 register_tower(
     "siglip2_vision_model",
-    replace(CLIP, prefix=0, grids=grids_of_shapes, head="head", pattern=PaddedTower),
+    replace(CLIP, prefix=0, grids=grids_of_shapes, head="head", norm="post_layernorm", pattern=PaddedTower),
     "siglip2",
 )
 register_tower(("idefics2_vision", "idefics3_vision", "smolvlm_vision"), replace(CLIP, prefix=0, alone=False))
@@ -101,7 +101,7 @@ register_family(  # its videos are pooled before the projector
     ),
 )
 register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
-register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
+register_tower("janus_vision_model", replace(CLIP, prefix=0, norm="post_layernorm", alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 
 # Patches of all images in one sequence

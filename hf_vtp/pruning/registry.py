@@ -17,7 +17,8 @@ class Entry:
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
     (queries and keys, rotated), "next" (those that the next layer would make of the states, rotated), "text"
-    (the prompt) or "cls" (a [CLS] token). A stage records only that, and a model that lacks it refuses.
+    (the prompt), "projected" (tokens behind the projector, where a tower ends and has one) or "cls" (a [CLS]
+    token). A stage records only that, and a model that lacks it refuses; only "projected" is never lacking.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
     images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
@@ -45,8 +46,8 @@ class Entry:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.
 
         A parameter annotated with a Literal allows those values, with Annotated[int, range(…)] the numbers of
-        that range, with Annotated[float, (low, high)] those between the two, any other what has the type of
-        its default.
+        that range, with Annotated[float, (low, high)] those between the two, either with `| None` None too,
+        any other what has the type of its default.
         """
         parameters = inspect.signature(self.function, eval_str=True).parameters
         known = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -59,6 +60,9 @@ class Entry:
                     raise ValueError(f"{option} of {name!r} must be one of {list(allowed)}, not {value!r}")
             elif get_origin(known[option].annotation) is Annotated:
                 check_bounds(name, option, value, *allowed)
+            elif type(None) in allowed and get_origin(allowed[0]) is Annotated:
+                if value is not None:
+                    check_bounds(name, option, value, *get_args(allowed[0]))
             elif type(None) in allowed:  # a number, or None
                 if value is not None and not same_kind(value, 0.0):
                     raise ValueError(f"{option} of {name!r} must be a number or None, not {value!r}")

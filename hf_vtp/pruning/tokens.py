@@ -62,7 +62,9 @@ class VisionTokens:
     seen: dict[int, Tensor] = field(default_factory=dict)  # [B, N] by layer, what a method asked to observe
     text: Tensor | None = None  # [B, T, D'] embeddings of the prompt's text
     text_valid: Tensor | None = None  # [B, T] False where text is padding
-    project: Callable[[Tensor], Tensor] | None = None  # content into the space of the text, [B, N, D']
+    # content into the language model's space, [B, N, D'], for methods that ask; None = no such model
+    project: Callable[[Tensor], Tensor] | None = None
+    at_output: bool = True  # whether a projector comes next, and no other layer
     groups: Tensor | None = None  # [B, N] place in `keep` of each token's group, if the selector made groups
 
     @property
@@ -137,9 +139,9 @@ class VisionTokens:
             frame = (self.place() // (height * width)).repeat_interleave(self.num_patches, dim=1)
             yield frame[:, rows, None] != frame[:, None]
         if self.valid is not None:
-            yield ~self._valid_patches().unsqueeze(1)
+            yield ~self.valid_patches().unsqueeze(1)
 
-    def _valid_patches(self) -> Tensor:
+    def valid_patches(self) -> Tensor:
         """`valid` of every query and key, prefix included, [B, P + N·M]."""
         valid = self.valid.repeat_interleave(self.num_patches, dim=1)
         return torch.nn.functional.pad(valid, (self.num_prefix_tokens, 0), value=True)
@@ -156,7 +158,7 @@ class VisionTokens:
             rows = tokens.attention(slice(start, stop))
             if self.valid is not None:
                 # not a product: a row that sees nothing, padding of a frame that is empty, is NaN
-                rows = rows.masked_fill(~self._valid_patches()[:, None, start:stop, None], 0)
+                rows = rows.masked_fill(~self.valid_patches()[:, None, start:stop, None], 0)
             yield start, stop, rows
 
     def received_attention(self) -> Tensor:
@@ -174,7 +176,7 @@ class VisionTokens:
         """
         if self.num_prefix_tokens:
             return self.cls_attention().mean(dim=1)
-        queries = self.full_query.shape[2] if self.valid is None else self._valid_patches().sum(1)[:, None]
+        queries = self.full_query.shape[2] if self.valid is None else self.valid_patches().sum(1)[:, None]
         return self.received_attention().mean(dim=1) * self.num_patches / queries
 
     def unit_hidden_states(self) -> Tensor:
@@ -187,8 +189,26 @@ class VisionTokens:
         return torch.nn.functional.normalize(self.per_token(keys.transpose(1, 2)).transpose(1, 2), dim=-1)
 
     def unit_joint_states(self) -> Tensor:
-        """Tokens in the space of the text, of length one in float32, [B, N, D']."""
-        return torch.nn.functional.normalize(self.project(self.content).float(), dim=-1)
+        """Tokens in the space of the text, of length one in float32, [B, N, D']; made in blocks of rows."""
+        content, unit = self.content, None
+        for start, stop in row_blocks(self.shape[1], content.shape[-1]):
+            projected = self.project(content[:, start:stop]).to(
+                self.hidden_states.device
+            )  # may lie elsewhere
+            if unit is None:
+                unit = projected.new_empty(*self.shape, projected.shape[-1], dtype=torch.float32)
+            unit[:, start:stop] = torch.nn.functional.normalize(projected.float(), dim=-1)
+        return unit
+
+    def unit_projected_states(self) -> Tensor:
+        """Tokens as the language model reads them, of length one in float32, [B, N, D'].
+
+        Hidden states where it does not read them next: inside a tower, for whose later layers a projector was
+        not made, and where there is no language model. A part that calls this needs "projected".
+        """
+        if self.project is None or not self.at_output:
+            return self.unit_hidden_states()
+        return self.unit_joint_states()
 
     def weights(self) -> Tensor:
         """`sizes`, or ones, [B, N] float32; 0 for padding."""

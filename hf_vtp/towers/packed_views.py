@@ -138,7 +138,7 @@ class PackedViews(Tower):
             seen={watched: x[place] for watched, x in run.seen.items()},
             **known,
             **amounts,
-            **({} if self.call.text is None else self.call.text.of(images)),
+            **self.language(layer, images),
             **self.attention_states(run, recorded, place, layer),
         )
 

@@ -159,7 +159,7 @@ class PlainTower(Places, Tower):
             layer=layer,
             seen=part.seen,
             **amounts,
-            **({} if self.call.text is None else self.call.text.of(entered.images)),
+            **self.language(layer, entered.images),
             **views,
         )
 

@@ -42,6 +42,8 @@ class Tower:
     num_prefix_tokens = 0  # [CLS] and registers in front of the patches
     has_cls = False
     pooled = False  # whether the tower itself pools what stays, or a language model reads it
+    to_language: Callable[[Tensor], Tensor] | None = None  # tokens [B, N, M·D] into its space, [B, N, D']
+    output_layer: int | None = None  # whose output a projector reads; None where it reads others beside it
 
     def __init__(self, row: TowerRow, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
         self.row = row
@@ -57,11 +59,11 @@ class Tower:
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
-        missing = next((x for x in self.layers if find(x, row.norm) is None), None)
+        missing = next((x for x in self.layers if find(x, row.attention_norm) is None), None)
         if "next" in self.needs and missing is not None:
             raise ValueError(
                 f"method {config.method!r} reads queries and keys of the next layer, and what is before the "
-                f"attention of {type(missing).__name__} is not known; give its TowerRow a norm"
+                f"attention of {type(missing).__name__} is not known; give its TowerRow an attention_norm"
             )
         self.weighs = weighs(config)
         self.calls = PerThread(TowerCall)
@@ -99,7 +101,7 @@ class Tower:
             name: (find(self.attention(module), linear[name]), x) if linear else (x,)
             for name, x in last.items()
         }
-        norm = find(module, self.row.norm) if self.row.norm else None
+        norm = find(module, self.row.attention_norm) if self.row.attention_norm else None
         return states.as_if_next(hidden_states, norm, chains)
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
@@ -131,6 +133,13 @@ class Tower:
             "pooled": self.pooled,
             **bounds,
         }
+
+    def language(self, layer: int, images: list[int] | range) -> dict:
+        """What VisionTokens says of the language model that is to read some images."""
+        fields = {} if self.call.text is None else self.call.text.of(images)
+        if self.to_language is not None and self.needs & {"text", "projected"}:
+            fields |= {"project": self.to_language, "at_output": layer == self.output_layer}
+        return fields
 
     def leaves_all(self, layer: int, num_tokens: int, num_keep: int) -> bool:
         """Whether a stage has nothing to do. Counts that follow the image are not known before."""

@@ -1,6 +1,6 @@
 """Selections that grow a set token after token, and those in rounds."""
 
-from math import fsum
+from math import fsum, inf
 
 from .image import bounded, dot, first_best, ranked, softmax, units
 from .scorers import text_relevance
@@ -17,7 +17,7 @@ def grow(im, gain, first=None):
 
 
 def max_min_diversity(scores, im):
-    cos = im.cos
+    cos = im.projected_cos
     others = range(im.n)
     return grow(
         im,
@@ -27,8 +27,13 @@ def max_min_diversity(scores, im):
 
 
 def least_similar(scores, im):
-    cos = im.cos
-    return grow(im, lambda j, chosen: -fsum(cos[i][j] for i in chosen or range(im.n)))
+    cos = im.projected_cos
+    best = max(scores)
+
+    def first(j):
+        return -fsum(cos[i][j] for i in range(im.n)) if scores[j] == best else -inf
+
+    return grow(im, lambda j, chosen: -fsum(cos[i][j] for i in chosen), first)
 
 
 def weights(scores):
@@ -54,17 +59,18 @@ def scope(scores, im, alpha=1.0):
     return covering(im.cos, [w**alpha for w in weights(scores)], im)
 
 
-def max_coverage(scores, im, alpha=0.5, text_temperature=0.01, image_temperature=0.2):
-    v, text = units(im.joint), units(im.text)
+def max_coverage(scores, im, alpha=0.5, text_temperature=None, image_temperature=0.2):
+    v, own, text = units(im.joint), units(im.states), units(im.text)
+    text_temperature = text_temperature or (0.02 if im.patches == 1 else 0.01)
     rows = [[x / len(text) for x in softmax([dot(t, j) / text_temperature for j in v])] for t in text]
-    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in v])] for i in v]
+    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in own])] for i in own]
     return covering(rows, [1.0] * im.n, im)
 
 
 def dpp(scores, im):
     r, every = weights(scores), range(im.n)
     # what is left of L when the chosen are conditioned on (Schur complement); its diagonal holds the gains
-    left = [[r[i] * (im.cos[i][j] if i != j else 1.0) * r[j] for j in every] for i in every]
+    left = [[r[i] * (im.projected_cos[i][j] if i != j else 1.0) * r[j] for j in every] for i in every]
     least = 1e-5 * max(left[i][i] for i in every)
     chosen = []
     while len(chosen) < im.num_keep:

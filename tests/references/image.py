@@ -32,6 +32,7 @@ class Image:
     seen: dict  # [N] by layer
     text: list | None  # [T][D'] without padding
     joint: list | None  # [N][D'] content in the space of the text
+    at_output: bool
     groups: list | None  # [N]
 
     @cached_property
@@ -42,6 +43,11 @@ class Image:
     def cos(self):
         """Cosines of all tokens with all, [N][N]."""
         return cosines(self.states)
+
+    @cached_property
+    def projected_cos(self):
+        """The same of tokens as the language model reads them, where it reads them next."""
+        return self.cos if self.joint is None or not self.at_output else cosines(self.joint)
 
     @cached_property
     def key_cos(self):
@@ -92,7 +98,7 @@ def image(tokens, b):
         states=plain(tokens.hidden_states, n),
         content=plain(content, n),
         **{name: getattr(tokens, name) for name in "num_keep grid share min_keep max_keep".split()},
-        **{name: getattr(tokens, name) for name in "remaining target layer pooled".split()},
+        **{name: getattr(tokens, name) for name in "remaining target layer pooled at_output".split()},
         place=list(range(n)) if tokens.positions is None else tokens.positions[b, :n].tolist(),
         sizes=[1.0] * n if tokens.sizes is None else plain(tokens.sizes, n),
         prefix=prefix,

@@ -6,11 +6,13 @@ from math import ceil, floor, fsum, sqrt
 from .image import (
     by_token,
     cosines,
+    dot,
     mean,
     mean_vector,
     norm,
     received,
     salience,
+    softmax,
 )
 
 
@@ -32,11 +34,12 @@ def scaled(values):
 
 
 def of_layer(im, momentum=0.5):
-    values = [sum((head[i] for head in im.value), []) for i in range(len(im.value[0]))]  # heads side by side
-    size = by_token(im, [fsum(abs(x) for x in v) for v in values])
+    means = [mean_vector([head[i] for head in im.value]) for i in range(len(im.value[0]))]
+    size = by_token(im, [fsum(abs(x) for x in v) for v in means])
     share = salience(im)
     if im.prefix:
-        like = by_token(im, [max(0.0, c) for c in cosines([values[0]], values)[0]])
+        heads = [softmax([dot(head[0], v) for v in head]) for head in im.value]
+        like = by_token(im, [mean(column) for column in zip(*heads, strict=True)])
         share = [a + c for a, c in zip(scaled(share), scaled(like), strict=True)]
     return [a * v for a, v in zip(share, size, strict=True)]
 

@@ -166,13 +166,12 @@ def pivots(scores, im, pivots=8):
 
 
 def important_plus_diverse(scores, im, share=0.5, step=8):
-    important = ranked(scores)[: round(im.num_keep * share)]
-    rest = [i for i in range(im.n) if i not in important]
+    count = floor(im.num_keep * share)
+    important, rest = ranked(scores)[:count], ranked(scores)[count:]
     cos = im.cos
     while len(rest) > im.num_keep - len(important):
         even, odd = rest[::2], rest[1::2]
         like = {i: max((cos[i][j] for j in odd), default=0.0) for i in even}
-        gone = sorted(even, key=lambda i: (-like[i], i))
-        gone = gone[: min(step, len(rest) - im.num_keep + len(important))]
-        rest = [i for i in rest if i not in gone]
-    return sorted(important + rest)
+        leave = min(step, len(rest) - im.num_keep + count, len(even))
+        rest = sorted(even, key=lambda i: (-like[i], rest.index(i)))[leave:] + odd  # noqa: B023
+    return sorted(important + rest[: im.num_keep - count])
