@@ -85,5 +85,5 @@ def test_a_later_stage_sees_what_the_next_layer_makes_of_the_tokens_that_are_lef
 
 def test_a_tower_whose_norm_is_not_known_is_refused(tables):  # noqa: F811
     register_tower("own_vit", ROW)
-    with pytest.raises(ValueError, match="'prumerge' reads queries and keys of the next layer.* an attention_norm$"):
+    with pytest.raises(ValueError, match="reads queries and keys of the next layer.* an attention_norm$"):
         apply_vtp(own_vit(), method="prumerge")
