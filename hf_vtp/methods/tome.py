@@ -76,7 +76,5 @@ register_method(
     paper="ToMe (arXiv:2210.09461)",
     layers=every_layer,
     schedule="linear",
-    differs=(
-        "Pairs merge at the layer's end, as released between its attention and its MLP, which hooks cannot reach."
-    ),
+    differs="Pairs merge at the layer's end, as released between attention and MLP, where no hook acts.",
 )

@@ -27,7 +27,9 @@ class Outcome:
     assignment: Tensor | None  # [B, N] group of every token that entered; None = dropped tokens have none
     sizes: Tensor | None  # [B, K] float32; None = one each
     scores: Tensor | None  # [B, N] float32
-    chosen: tuple[Tensor, Tensor | None] | None = None  # what the selector returned: places, and groups
+    # what the selector returned: places, groups, and the order of the places
+    chosen: tuple[Tensor, Tensor | None, Tensor | None] | None = None
+    order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
 
 
 def entry(config: VTPConfig, part: str) -> Entry:
@@ -113,13 +115,18 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
                 scores, chosen = choose(tokens, config)
         else:
             scores, chosen = before.scores, before.chosen
-        outcome = merge(tokens, config, *chosen)
+        keep, groups, order = chosen
+        outcome = merge(tokens, config, keep, groups)
     outcome.scores, outcome.chosen = scores, chosen
+    if order is not None and order.shape == outcome.keep.shape:  # a merger may keep more
+        outcome.order = order
     return outcome
 
 
-def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-    """Scores [B, N], and what the selector returned: places [B, K], and groups [B, N] if it made any."""
+def choose(
+    tokens: VisionTokens, config: VTPConfig
+) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None]]:
+    """Scores [B, N], and what the selector returned: places [B, K], and groups [B, N] and an order if any."""
     scorer, options = config.part("scorer")
     scores = PARTS["scorer"][scorer].function(tokens, **options)
     merger, options = config.part("merger")
@@ -129,7 +136,8 @@ def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tenso
         tokens = replace(tokens, num_keep=tokens.num_keep - extra, max_keep=most)
     selector, options = config.part("selector")
     chosen = PARTS["selector"][selector].function(scores, tokens, **options)
-    return scores, chosen if isinstance(chosen, tuple) else (chosen, None)
+    chosen = chosen if isinstance(chosen, tuple) else (chosen,)
+    return scores, (*chosen, None, None)[:3]
 
 
 def merge(tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor | None) -> Outcome:

@@ -49,6 +49,7 @@ class VisionTokens:
     pooled: bool = False  # what stays the tower itself pools, by size; else a language model reads it
     target: int = 1  # tokens that stay after the last stage
     positions: Tensor | None = None  # [B, N] raster index of each token; None while all are there
+    order: Tensor | None = None  # [B, N] place of each token in an order of the method's own; None = raster
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
@@ -221,7 +222,7 @@ class VisionTokens:
     def rows(self, images: Tensor, count: int) -> VisionTokens:
         """The first `count` tokens of some images [b], as a view of its own without padding."""
         length = self.num_prefix_tokens + count * self.num_patches
-        by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
+        by_token = ("hidden_states", "positions", "order", "sizes", "patches", "groups")
         by_patch = ("full_query", "full_key", "full_value", "next_query", "next_key")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
         whole = len(images) == len(self.hidden_states)  # then views will do

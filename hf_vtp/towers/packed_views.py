@@ -117,7 +117,7 @@ class PackedViews(Tower):
         """The view of a group's units at `place` [B, N]: a row for each part of the size `grid`."""
         size = math.prod(grid)
         parts = math.prod(run.grids[group.images[0]]) // size
-        known = {"positions": group.positions, "sizes": group.sizes}
+        known = {"positions": group.positions, "sizes": group.sizes, "order": group.order}
         known = {name: None if x is None else of_parts(x, parts, member) for name, x in known.items()}
         if known["positions"] is not None:
             known["positions"] = known["positions"] % size

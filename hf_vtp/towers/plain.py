@@ -124,7 +124,7 @@ class PlainTower(Places, Tower):
         if self.adaptive:
             positions = positions.where(outcome.keep >= 0, -1)
             sizes = (outcome.keep >= 0).float() if sizes is None else sizes
-        return narrowed, Group(entered.images, positions, sizes, outcome)
+        return narrowed, Group(entered.images, positions, sizes, outcome, outcome.order)
 
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
         part = Part(self.entered(run, layer), hidden_states, recorded, run.seen)
@@ -154,6 +154,7 @@ class PlainTower(Places, Tower):
             grid=grid,
             positions=entered.positions,
             sizes=entered.sizes,
+            order=entered.order,
             valid=entered.positions >= 0 if padded else None,
             num_prefix_tokens=p,
             layer=layer,

@@ -41,11 +41,16 @@ def normal(shape, g):
 
 
 def some_have_left(n, rows, columns, b=2, frames=1, seed=3):
-    """Where tokens still are, and how many each stands for."""
+    """Where tokens still are, in which order a method has them, and how many each stands for."""
     g = torch.Generator().manual_seed(seed)
     everywhere = frames * rows * columns
     positions = [torch.randperm(everywhere, generator=g)[:n].sort().values for _ in range(b)]
-    return {"positions": torch.stack(positions), "sizes": torch.randint(1, 4, (b, n), generator=g).float()}
+    order = torch.stack([torch.randperm(n, generator=g) for _ in range(b)])
+    return {
+        "positions": torch.stack(positions),
+        "order": order,
+        "sizes": torch.randint(1, 4, (b, n), generator=g).float(),
+    }
 
 
 RANDOM = {

@@ -21,6 +21,7 @@ class Image:
     pooled: bool
     layer: int
     place: list  # [N]
+    order: list | None  # [N]
     sizes: list  # [N]
     prefix: int
     patches: int
@@ -100,6 +101,7 @@ def image(tokens, b):
         **{name: getattr(tokens, name) for name in "num_keep grid share min_keep max_keep".split()},
         **{name: getattr(tokens, name) for name in "remaining target layer pooled at_output".split()},
         place=list(range(n)) if tokens.positions is None else tokens.positions[b, :n].tolist(),
+        order=None if tokens.order is None else tokens.order[b, :n].tolist(),
         sizes=[1.0] * n if tokens.sizes is None else plain(tokens.sizes, n),
         prefix=prefix,
         patches=m,
