@@ -109,12 +109,15 @@ ROWS = {
     ),
     "gtp": Row(
         "gtp",
-        (keeps("keep_max"), keeps_values(in_order("keep_order_max"), ("keep_order_max",), "values_max")),
+        (
+            keeps("keep_max"),
+            keeps("keep", config={"scorer_options": {"over": "mean"}}),
+            keeps_values(in_order("keep_order_max"), ("keep_order_max",), "values_max"),
+        ),
         {
             "graph": "what `values` are made with",
-            "keep": "means over heads; the largest head (`keep_max`) is the best row of its table",
-            "keep_order": "as `keep`",
-            "values": "as `keep`",
+            "keep_order": ORDER,
+            "values": "means over heads; the largest head (`values_max`) is the best row of its table",
         },
         beyond="the graph is made once, of the embeddings",
     ),

@@ -35,6 +35,7 @@ MIRRORED = {"scope", "crop_quota"}
 # options beside the defaults
 OPTIONS = {
     "flow": [{"momentum": 0.0}, {"momentum": 0.9}],
+    "own_and_received": [{"over": "mean"}],
     "pagerank": [{"iterations": 1}, {"iterations": 7, "least_variance": 0.2}, {"most_variance": 0.05}],
     "qk_norm": [{"of": of, "order": order} for of in ("q", "qk") for order in ("largest", "smallest")],
     "random": [{"seed": 1}, {"seed": 2**32 - 1}],

@@ -52,10 +52,12 @@ def flow(im, momentum=0.5):
     return c
 
 
-def own_and_received(im):
-    table = im.attention
-    own = by_token(im, [mean(rows[i][i] for rows in table) for i in range(len(table[0]))])
-    return [a * r for a, r in zip(own, received(im), strict=True)]
+def own_and_received(im, over="max"):
+    of_heads, table = {"max": max, "mean": mean}[over], im.attention
+    every = range(len(table[0]))
+    own = by_token(im, [of_heads([rows[i][i] for rows in table]) for i in every])
+    column = by_token(im, [of_heads([fsum(rows[i][j] for i in every) for rows in table]) for j in every])
+    return [a * r for a, r in zip(own, column, strict=True)]
 
 
 def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
