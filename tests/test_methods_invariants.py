@@ -33,7 +33,7 @@ def merger_input(name, tokens):
     """Places as `prune` would hand them in, and the tokens with the groups of a selector that makes some."""
     extra = MERGERS[name].extra(tokens.num_keep) if name in MERGERS and MERGERS[name].extra else 0
     if name == "bipartite":
-        keep, groups = call_selector("bipartite", tokens)
+        keep, groups, _ = call_selector("bipartite", tokens)
         return replace(tokens, groups=groups), keep
     return tokens, call_selector("top_k", replace(tokens, num_keep=tokens.num_keep - extra))[0]
 

@@ -1,5 +1,7 @@
 """Named methods inside whole models: oracles, counts that follow the image, watched layers, text."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import DROPPING, clip, clip_inputs, clip_vision, pixels
@@ -8,6 +10,7 @@ from qwen import Qwen, Qwen2, masked_qwen_tower
 from vlm import FAMILIES, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
+from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.methods.table import METHODS
 from hf_vtp.pruning.stage import adaptive, watched
 
@@ -234,6 +237,26 @@ def test_tome_never_merges_more_than_half_at_once_and_tracks_every_token():
     apply_vtp(model, method="tome", keep_ratio=0.5)
     model(pixels())
     assert [len(s.keep_indices[0]) for s in vtp_stats(model).stages] == [32, 27, 22, 18]  # as many each time
+
+
+@pytest.mark.parametrize("family", ["clip", "qwen"])
+def test_the_order_of_tome_reaches_its_next_stage(family, monkeypatch):
+    row, calls = SELECTORS["bipartite"], []
+
+    def spy(scores, tokens):
+        calls.append((tokens.order, row.function(scores, tokens)))
+        return calls[-1][1]
+
+    monkeypatch.setitem(SELECTORS, "bipartite", replace(row, function=spy))
+    if family == "clip":
+        apply_vtp(clip_vision(), method="tome", keep_ratio=0.5)(pixels())
+    else:  # each frame has an order of its own
+        model = apply_vtp(Qwen.model(), method="tome", keep_ratio=0.5)
+        model.model.visual(torch.randn(96, 96), grid_thw=torch.tensor([(3, 4, 8)]))
+    assert len(calls) == 4 and calls[0][0] is None
+    for (_, (keep, _, made)), (handed, _) in zip(calls, calls[1:], strict=False):
+        assert torch.equal(handed, made) and handed.shape == keep.shape
+        assert not torch.equal(made, made.sort(dim=1).values)
 
 
 def test_a_limit_is_said():

@@ -35,6 +35,7 @@ MIRRORED = {"scope", "crop_quota"}
 # options beside the defaults
 OPTIONS = {
     "flow": [{"momentum": 0.0}, {"momentum": 0.9}],
+    "own_and_received": [{"over": "mean"}],
     "pagerank": [{"iterations": 1}, {"iterations": 7, "least_variance": 0.2}, {"most_variance": 0.05}],
     "qk_norm": [{"of": of, "order": order} for of in ("q", "qk") for order in ("largest", "smallest")],
     "random": [{"seed": 1}, {"seed": 2**32 - 1}],
@@ -44,6 +45,7 @@ OPTIONS = {
     "grid_union": [{"stride": 1}, {"stride": 2}],
     "important_plus_diverse": [{"share": 0.0}, {"share": 1.0}, {"step": 1}, {"share": 0.3, "step": 100}],
     "iqr": [{"whisker": 0.0}, {"whisker": 0.3}],
+    "iqr_and_stride": [{"whisker": 0.0}, {"whisker": 0.3}],
     "mass": [{"p": 0.0}, {"p": 0.5}, {"p": 1.0}],
     "max_coverage": [
         {"alpha": 0.0, "text_temperature": 0.3},
@@ -156,18 +158,17 @@ def test_selectors(name, case):
 
 
 def compare_selection(name, scores, tokens, options, images):
-    keep, groups = SELECTORS[name].function(scores, tokens, **options), None
+    keep, more = SELECTORS[name].function(scores, tokens, **options), []
     if isinstance(keep, tuple):
-        keep, groups = keep
+        keep, *more = keep
     assert keep.dtype == torch.int64
     if name not in COUNTING:
         assert keep.shape == (len(scores), tokens.num_keep)
     for b, im in enumerate(images):
         expected = SELECT[name](scores[b, : im.n].double().tolist(), im, **options)
-        if groups is not None:
-            expected, own = expected
-            assert groups[b].tolist() == own
-            assert groups[b, keep[b]].tolist() == list(range(tokens.num_keep))
+        if isinstance(expected, tuple):
+            expected, *own = expected
+            assert [x[b].tolist() for x in more] == own
         places = keep[b].tolist()
         assert places == expected + [-1] * (len(places) - len(expected))
         assert expected == sorted(set(expected)) and len(expected) >= 1
@@ -189,7 +190,7 @@ def test_mergers(name, case):
             keep = torch.stack([torch.randperm(n, generator=g)[:own].sort().values for _ in range(b)])
             now, groups = replace(tokens, num_keep=count), [None] * b
             if name == "bipartite" and count > 1:  # with one, as after another selector
-                keep, groups = SELECTORS[name].function(torch.zeros(b, n), now)
+                keep, groups, _ = SELECTORS[name].function(torch.zeros(b, n), now)
                 now, groups = replace(now, groups=groups), groups.tolist()
             for im, its in zip(images, groups, strict=True):
                 im.having(num_keep=count, groups=its)

@@ -57,7 +57,8 @@ register_tower("ijepa", replace(VIT, prefix=0))
 register_tower("dinov2", DINOV2)
 register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
-register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
+NORMED = {"projections": "q_norm k_norm v_proj", "linear": "q_proj k_proj v_proj"}
+register_tower("internvl_vision", TowerRow("encoder.layer", "attention", **NORMED))
 register_tower(
     "pixtral",
     TowerRow(
@@ -70,7 +71,7 @@ register_tower(
         pattern=JoinedTower,
     ),
 )
-register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", "q_norm k_norm v_proj", alone=False))
+register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", **NORMED, alone=False))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
 REFUSED["timm_wrapper"] = (
     "timm's towers pool inside the model, call their blocks without Transformers' arguments and lay hidden "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
-OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # needs that only a tower's layers can meet
+OF_LAYERS = {"query", "key", "value", "attention", "cls", "next"}  # needs that only a tower's layers can meet
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Entry:
     """One row of a table.
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
-    (queries and keys, rotated), "text" (the prompt), "projected" (tokens behind the projector, where a tower
-    ends and has one) or "cls" (a [CLS] token). A stage records only that, and a model that lacks it refuses;
-    only "projected" is never lacking.
+    (queries and keys, rotated), "next" (those that the next layer would make of the states, rotated), "text"
+    (the prompt), "projected" (tokens behind the projector, where a tower ends and has one) or "cls" (a [CLS]
+    token). A stage records only that, and a model that lacks it refuses; only "projected" is never lacking.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
     images) or "unused". `weighs`: sizes enter later attention. `averages`: a group becomes the mean of its

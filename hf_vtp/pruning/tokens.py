@@ -32,6 +32,16 @@ def num_keep(num_tokens: int, keep_ratio: float, min_keep: int = 1, max_keep: in
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a selector returns that makes groups; others return `keep` alone."""
+
+    keep: Tensor  # [B, K] places of the tokens that stay, ascending, padded with -1 where counts differ
+    groups: Tensor | None = None  # [B, N] place in `keep` of the group of every token
+    weights: Tensor | None = None  # [B, N] what each token weighs in its group; None = its size
+    order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
+
+
+@dataclass(frozen=True)
 class VisionTokens:
     """Patch tokens (or merge units) of B images of one size; prefix tokens ([CLS], registers) are excluded.
 
@@ -49,12 +59,15 @@ class VisionTokens:
     pooled: bool = False  # what stays the tower itself pools, by size; else a language model reads it
     target: int = 1  # tokens that stay after the last stage
     positions: Tensor | None = None  # [B, N] raster index of each token; None while all are there
+    order: Tensor | None = None  # [B, N] place of each token in an order of the method's own; None = raster
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
     full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer; rotated if attention is needed
     full_key: Tensor | None = None  # [B, H, P + N·M, d]
     full_value: Tensor | None = None  # [B, H, P + N·M, d]
+    next_query: Tensor | None = None  # [B, H, P + N·M, d] of the next layer; None after the last
+    next_key: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
     seen: dict[int, Tensor] = field(default_factory=dict)  # [B, N] by layer, what a method asked to observe
@@ -109,6 +122,16 @@ class VisionTokens:
     def in_float32(self) -> VisionTokens:
         """The same with queries and keys in float32, for work that reads them block after block."""
         return replace(self, full_query=self.full_query.float(), full_key=self.full_key.float())
+
+    def next_as_one_head(self) -> VisionTokens:
+        """The same with the next layer's queries and keys, all heads side by side as one, [B, 1, .., H·d].
+
+        After a tower's last layer with that layer's own.
+        """
+        last = self.next_query is None
+        states = (self.full_query, self.full_key) if last else (self.next_query, self.next_key)
+        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in states)
+        return replace(self, full_query=query, full_key=key)
 
     def attention(self, rows: slice) -> Tensor:
         """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32.
@@ -210,8 +233,8 @@ class VisionTokens:
     def rows(self, images: Tensor, count: int) -> VisionTokens:
         """The first `count` tokens of some images [b], as a view of its own without padding."""
         length = self.num_prefix_tokens + count * self.num_patches
-        by_token = ("hidden_states", "positions", "sizes", "patches", "groups", "group_weights")
-        by_patch = ("full_query", "full_key", "full_value")
+        by_token = ("hidden_states", "positions", "order", "sizes", "patches", "groups", "group_weights")
+        by_patch = ("full_query", "full_key", "full_value", "next_query", "next_key")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
         whole = len(images) == len(self.hidden_states)  # then views will do
         fields = {name: x if whole or x is None else x[images] for name, x in fields.items()}

@@ -95,6 +95,7 @@ class LayerHooks:
             self.tower.observe(run, self.index, hidden_states, states)
         if not self.stage:
             return None
+        states |= self.tower.of_next_layer(self.index, hidden_states)
         hidden_states = self.tower.prune(run, self.index, hidden_states, states)
         return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 

@@ -51,6 +51,8 @@ class TowerRow:
         attention: path from a layer to its attention.
         projections: names in the attention of what gives queries, keys and values, or of one that gives all.
             Each may have alternatives, as paths have; name what comes last before the softmax, save rotation.
+        attention_norm: path from a layer to the norm before its attention; "" if there is none.
+        linear: names in the attention of what hands the projections their input, where those are norms.
         prefix: tokens in front of the patches, [CLS] and registers; a number, or a function of the config.
         grids: a function of the tower and its forward's arguments: the grid of each image.
         cls: whether the first of the prefix tokens is a [CLS] token.
@@ -64,6 +66,8 @@ class TowerRow:
     layers: str
     attention: str
     projections: str = "q_proj k_proj v_proj"
+    attention_norm: str = "layer_norm1|norm1|layernorm_before|rms_norm1|attention_norm"
+    linear: str = ""
     prefix: int | Callable[[object], int] = 1
     grids: Callable[[nn.Module, dict], list[Grid]] = grids_of_pixels
     cls: bool = True

@@ -132,20 +132,24 @@ def spread(scores, im, place=2.0, score=0.4, reach=1.5, rounds=4):
 
 
 def bipartite(scores, im):
-    cos = im.key_cos
-    left, joined = list(range(im.n)), {}
-    while len(left) > im.num_keep:
-        even, odd = left[::2], left[1::2]
-        to = {i: first_best(cos[i], odd) for i in even}
-        edges = sorted(even, key=lambda i: (-cos[i][to[i]], i))
-        for i in edges[: min(len(left) - im.num_keep, len(left) // 2)]:
-            joined[i] = to[i]
-        left = [i for i in left if i not in joined]
+    cos, joined = im.key_cos, {}
+    line = list(range(im.n)) if im.order is None else sorted(range(im.n), key=im.order.__getitem__)
+    while len(line) > im.num_keep:
+        line = [None] * im.prefix + line  # [CLS] takes a place and merges with none
+        even, odd = ([i for i in line[p::2] if i is not None] for p in (0, 1))
+        to = {i: max(odd, key=lambda j: cos[i][j]) for i in even}  # noqa: B023  (max returns at once)
+        edges = sorted(even, key=lambda i: -cos[i][to[i]])
+        count = sum(i is not None for i in line)
+        leave = edges[: min(count - im.num_keep, count // 2)]
+        joined |= {i: to[i] for i in leave}
+        stay = [i for i in (even if im.prefix else edges) if i not in leave]
+        line = stay + odd
 
     def end(i):
         return end(joined[i]) if i in joined else i
 
-    return left, [left.index(end(i)) for i in range(im.n)]
+    keep = sorted(line)
+    return keep, [keep.index(end(i)) for i in range(im.n)], [line.index(i) for i in keep]
 
 
 def outlier_factors(values, neighbours):

@@ -20,6 +20,10 @@ def cls_attention(im):
     return salience(im)
 
 
+def one_head_attention(im):
+    return salience(im.next_as_one_head)
+
+
 def equal(im):
     return [0.0] * im.n
 
@@ -48,10 +52,12 @@ def flow(im, momentum=0.5):
     return c
 
 
-def own_and_received(im):
-    table = im.attention
-    own = by_token(im, [mean(rows[i][i] for rows in table) for i in range(len(table[0]))])
-    return [a * r for a, r in zip(own, received(im), strict=True)]
+def own_and_received(im, over="max"):
+    of_heads, table = {"max": max, "mean": mean}[over], im.attention
+    every = range(len(table[0]))
+    own = by_token(im, [of_heads([rows[i][i] for rows in table]) for i in every])
+    column = by_token(im, [of_heads([fsum(rows[i][j] for i in every) for rows in table]) for j in every])
+    return [a * r for a, r in zip(own, column, strict=True)]
 
 
 def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
@@ -64,6 +70,10 @@ def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
     variances = [mean((x - mean(s)) ** 2 for x in s) for s in heads]
     telling = [s for s, v in zip(heads, variances, strict=True) if least_variance <= v <= most_variance]
     return [sqrt(mean(x * x for x in column)) for column in zip(*(telling or heads), strict=True)]
+
+
+def key_size(im):
+    return by_token(im, [fsum(abs(x) for head in im.key for x in head[i]) for i in range(len(im.key[0]))])
 
 
 def qk_norm(im, of="k", order="largest"):
