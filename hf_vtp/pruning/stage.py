@@ -40,6 +40,13 @@ def needs(config: VTPConfig) -> set[str]:
     return {need for part in PARTS for need in entry(config, part).needs}
 
 
+def prepare(config: VTPConfig) -> None:
+    """What the config's methods do before the first forward; raises what they raise."""
+    for part in PARTS:
+        if entry(config, part).prepare:
+            entry(config, part).prepare(**config.part(part)[1])
+
+
 def adaptive(config: VTPConfig) -> bool:
     """Whether the number of kept tokens follows the image."""
     return any(entry(config, part).keep_ratio != "exact" for part in PARTS)

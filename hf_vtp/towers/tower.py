@@ -12,7 +12,7 @@ from ..names import takes_any_keyword
 from ..per_thread import PerThread
 from ..prompts.text import Text
 from ..pruning.run import RUN, Run
-from ..pruning.stage import adaptive, needs, watched, weighs
+from ..pruning.stage import adaptive, needs, prepare, watched, weighs
 from ..pruning.tokens import num_keep
 from ..stats import VTPStats, collect
 from .layer_hooks import LayerHooks
@@ -56,6 +56,7 @@ class Tower:
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
+        prepare(config)
         self.weighs = weighs(config)
         self.calls = PerThread(TowerCall)
         self.hands_down = takes_any_keyword(module)  # else layers find the run of this thread's forward here
