@@ -4,19 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import greedy, mergers, more_options, references, scorers, selectors
-from references.cases import DEGENERATE, PADDED, RANDOM, converted
+from references import greedy, mergers, more_options, newer, references, scorers, selectors
+from references.cases import DEGENERATE, PADDED, RANDOM, WIDTH, converted
 from references.image import image
+from references.probes import probe
 
 from hf_vtp.methods.mergers import MERGERS
 from hf_vtp.methods.mergers.lloyd import lloyd
 from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
+from hf_vtp.pruning.tokens import as_choice
 
-SCORE = references(SCORERS, scorers)
-SELECT = references(SELECTORS, selectors, greedy)
-MERGE = references(MERGERS, mergers)
+SCORE = references(SCORERS, scorers, newer)
+SELECT = references(SELECTORS, selectors, greedy, newer)
+MERGE = references(MERGERS, mergers, newer)
+GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells"}  # mergers, and who makes their groups
 
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
 for dtype, names in {
@@ -27,7 +30,12 @@ for dtype, names in {
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
-UNSCORED = {"bipartite", "max_coverage", "max_min_diversity"}  # do not look at scores
+UNSCORED = {  # do not look at scores
+    "bipartite",
+    "max_coverage",
+    "max_min_diversity",
+    "principal_groups",
+}
 # where scores are equal two tokens often gain the same, by the formula, and rounding decides between them:
 # two that resemble nothing but each other, the two of a crop. The case "signs" has such ties, exact ones.
 MIRRORED = {"scope", "crop_quota"}
@@ -61,6 +69,11 @@ OPTIONS = {
     "pivots": [{"pivots": 1}, {"pivots": 100}],
     "recovered": [{"neighbours": 1}, {"neighbours": 4}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
+    "calibrated_attention": [{"sensitivity": t} for t in (0.0, 0.9, 1.05)],
+    "recycle": [{"sensitivity": 1.0}],
+    "recycled_cells": [{"cell": 1}, {"cell": 2}, {"cell": 3}],
+    "global_local": [{"global_share": 0.0}, {"global_share": 1.0}, {"windows": 2}, {"windows": 1}],
+    "principal_groups": [{"group_size": 2}, {"group_size": 1}, {"importance": "score"}],
     "threshold": [{"at": 0.25}, {"deviations": 0.5}, {"deviations": -1.0}],
     "unlike_ranked": [{"by_score": 0.0}, {"by_score": 1.0}],
     "contextual": [{"share": 0.0}, {"share": 0.5}, {"share": 1.0}],
@@ -84,6 +97,8 @@ FIELDS |= {
 
 
 def options_of(name):
+    if name == "linear_probe":  # has no default
+        return [{"weights": probe(WIDTH)}, {"weights": probe(WIDTH, 3)}]
     return [{}, *OPTIONS.get(name, [])]
 
 
@@ -124,7 +139,11 @@ def test_scorers(name, case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_observed_of_a_layer(case):
     tokens, images = CASES[case]
-    for name, reference in (("flow", scorers.of_layer), ("anchors_buffers", scorers.received_attention)):
+    for name, reference in (
+        ("flow", scorers.of_layer),
+        ("anchors_buffers", scorers.received_attention),
+        ("global_local", scorers.cls_attention),
+    ):
         row = SCORERS[name] if name in SCORERS else SELECTORS[name]
         compare_scores(row.observe(tokens), [reference(im) for im in images], tokens.shape[1])
 
@@ -189,8 +208,9 @@ def test_mergers(name, case):
             own = count - (extra(count, **options) if extra else 0)
             keep = torch.stack([torch.randperm(n, generator=g)[:own].sort().values for _ in range(b)])
             now, groups = replace(tokens, num_keep=count), [None] * b
-            if name == "bipartite" and count > 1:  # with one, as after another selector
-                keep, groups, _ = SELECTORS[name].function(torch.zeros(b, n), now)
+            if name in GROUPED_BY and count > 1:  # with one, as after another selector
+                chosen = SELECTORS[GROUPED_BY[name]].function(torch.rand(b, n, generator=g), now)
+                keep, groups = as_choice(chosen).keep, as_choice(chosen).groups
                 now, groups = replace(now, groups=groups), groups.tolist()
             for im, its in zip(images, groups, strict=True):
                 im.having(num_keep=count, groups=its)

@@ -29,6 +29,7 @@ class Entry:
     `watches(layer, num_layers, num_prefix_tokens, **options)`: layers that a stage at `layer` wants to know
     of, and `observe(tokens, **options)` what of each: [B, N] float32, found by the stage in `tokens.seen`.
     `limit`: most tokens an image may have.
+    `prepare(**options)`: called when a model is pruned, for what must not happen in a forward: reading files.
     """
 
     function: Callable
@@ -43,6 +44,7 @@ class Entry:
     watches: Callable[..., list[int]] | None = None
     observe: Callable | None = None
     limit: int | None = None
+    prepare: Callable | None = None
 
     def check_options(self, name: str, options: dict) -> None:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.

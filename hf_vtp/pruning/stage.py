@@ -12,7 +12,7 @@ from ..config import VTPConfig
 from ..methods.mergers.lloyd import lloyd
 from ..methods.table import PARTS
 from .registry import Entry, limit_of
-from .tokens import Choice, VisionTokens, take
+from .tokens import Choice, VisionTokens, as_choice, take
 
 
 @dataclass
@@ -39,6 +39,13 @@ def entry(config: VTPConfig, part: str) -> Entry:
 def needs(config: VTPConfig) -> set[str]:
     """What the config's methods look at beyond hidden states."""
     return {need for part in PARTS for need in entry(config, part).needs}
+
+
+def prepare(config: VTPConfig) -> None:
+    """What the config's methods do before the first forward; raises what they raise."""
+    for part in PARTS:
+        if entry(config, part).prepare:
+            entry(config, part).prepare(**config.part(part)[1])
 
 
 def adaptive(config: VTPConfig) -> bool:
@@ -137,9 +144,7 @@ def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, Choice]:
         tokens = replace(tokens, num_keep=tokens.num_keep - extra, max_keep=most)
     selector, options = config.part("selector")
     chosen = PARTS["selector"][selector].function(scores, tokens, **options)
-    if isinstance(chosen, Choice):
-        return scores, chosen
-    return scores, Choice(*chosen) if isinstance(chosen, tuple) else Choice(chosen)
+    return scores, as_choice(chosen)
 
 
 def merge(tokens: VisionTokens, config: VTPConfig, chosen: Choice) -> Outcome:

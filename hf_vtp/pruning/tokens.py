@@ -41,6 +41,13 @@ class Choice:
     order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
 
 
+def as_choice(returned: Tensor | tuple | Choice) -> Choice:
+    """What a selector returned: places, places and groups, or a Choice."""
+    if isinstance(returned, Choice):
+        return returned
+    return Choice(*returned) if isinstance(returned, tuple) else Choice(returned)
+
+
 @dataclass(frozen=True)
 class VisionTokens:
     """Patch tokens (or merge units) of B images of one size; prefix tokens ([CLS], registers) are excluded.

@@ -77,7 +77,9 @@ class PackedViews(Tower):
             columns = torch.arange(max(counts[i] for i in group.images), device=units.device)
             place = torch.tensor(starts, device=units.device)[:, None] + columns  # [B, N]
             frames, height, width = run.grids[group.images[0]]
-            parts = frames if self.config.video_budget == "frame" else 1
+            # a method that compares frames needs them in one view
+            apart = self.config.video_budget == "frame" and "clip" not in self.needs
+            parts = frames if apart else 1
             grid, member = (frames // parts, height, width), None
             positions = group.positions
             if self.adaptive:

@@ -12,7 +12,7 @@ from ..names import takes_any_keyword
 from ..per_thread import PerThread
 from ..prompts.text import Text
 from ..pruning.run import RUN, Run
-from ..pruning.stage import adaptive, needs, watched, weighs
+from ..pruning.stage import adaptive, needs, prepare, watched, weighs
 from ..pruning.tokens import num_keep
 from ..stats import VTPStats, collect
 from . import states
@@ -65,6 +65,7 @@ class Tower:
                 f"method {config.method!r} reads queries and keys of the next layer, and what is before the "
                 f"attention of {type(missing).__name__} is not known; give its TowerRow an attention_norm"
             )
+        prepare(config)
         self.weighs = weighs(config)
         self.calls = PerThread(TowerCall)
         self.hands_down = takes_any_keyword(module)  # else layers find the run of this thread's forward here

@@ -8,9 +8,10 @@ SCORERS = Table("scorer")
 register_scorer = SCORERS.register
 Order = Literal["largest", "smallest"]  # which end of a score stays, where precedents disagree
 
-from . import (  # noqa: E402, F401
+from . import (  # noqa: E402, F401  (each adds its row)
     cls_attention,
     equal,
+    linear_probe,
     one_head_attention,
     qk_norm,
     received_attention,
