@@ -10,6 +10,7 @@ from functools import cache
 
 from ... import list_methods
 from ...config import VTPConfig
+from ...methods.layers import SCHEDULES, default_layers
 from ...methods.table import METHODS, PARTS, Method
 from ...schedule import OUTPUT
 from ..bench.cli import UsageError
@@ -18,6 +19,7 @@ from .entries import Point
 from .outside import OUTSIDE
 
 DEFAULT = "vtp"
+CODE = ("hf_vtp.methods.", "hf_vtp.pruning.similarity", "hf_vtp.pruning.ward")  # what decides a row
 ABSORB = "+absorb"
 
 
@@ -73,12 +75,15 @@ def version_of(row: str) -> str:
     name, _, merger = row.partition("+")
     method = METHODS[name]
     config = VTPConfig(method=name, merger=merger or None)
-    layers = method.layers
+    layers = default_layers if method.layers is None else method.layers
     where = layers if not callable(layers) else [layers(count) for count in (4, 12, 24)]
-    told = [config.part(part) for part in PARTS] + [where, method.schedule]
-    functions = [PARTS[part][config.part(part)[0]].function for part in PARTS]
+    parts = {
+        part: {c.part(part)[0]: c.part(part)[1] for c in (config, config.for_language())} for part in PARTS
+    }
+    functions = [PARTS[part][name].function for part, names in parts.items() for name in names]
     code = sorted({module: _code(module) for f in functions for module in _modules(f.__module__)}.items())
-    return hashlib.sha256(repr((told, code)).encode()).hexdigest()[:16]
+    shares = [SCHEDULES[method.sharing](ratio, 0.5) for ratio in (0.1, 0.5)]
+    return hashlib.sha256(repr((parts, where, shares, code)).encode()).hexdigest()[:16]
 
 
 def _modules(name: str, found: tuple[str, ...] = ()) -> set[str]:
@@ -88,7 +93,7 @@ def _modules(name: str, found: tuple[str, ...] = ()) -> set[str]:
     names = {name}
     for value in vars(sys.modules[name]).values():
         other = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-        if isinstance(other, str) and other.startswith(("hf_vtp.methods.", "hf_vtp.pruning.similarity")):
+        if isinstance(other, str) and other.startswith(CODE):
             names |= _modules(other, (*found, name))
     return names
 
