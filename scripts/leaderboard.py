@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Every method on every model of a file, at equal FLOPs or equal numbers of tokens, beside the floors.
 
-    python scripts/leaderboard.py --data ../data --folder made=artifacts
-    python scripts/leaderboard.py --only deit_tiny --method vtp tome
-    python scripts/leaderboard.py --render
+python scripts/leaderboard.py --data ../data --folder made=artifacts
+python scripts/leaderboard.py --only deit_tiny --method vtp tome
+python scripts/leaderboard.py --render
 """
 
 import sys
