@@ -101,7 +101,8 @@ def overall(order: list[Standing]) -> list[str]:
         "",
         "Rank 1 is the best of a cell (a model at a point) by the model's first metric; relative quality is "
         "that metric as a share of the unpruned model's. Both are means over the cells of a model, then over "
-        "models. A row that ran on fewer models is no better or worse for it, but compare it model by model. "
+        "models. A row that ran on fewer models is no better or worse for it, but compare it model by model; "
+        "one that was over the budget everywhere stands in the tables of the models alone. "
         "Intervals: a bootstrap over the items of each model, the same draws for all rows.",
         "",
         *markdown(headings, rows),

@@ -37,7 +37,13 @@ def draw(
     left.set_ylim(len(order) - 0.5, -0.5)
     figure.suptitle("Quality relative to the unpruned model; rows by mean rank, the best first", fontsize=10)
     handles, names = left.get_legend_handles_labels()
-    style = {"loc": "outside lower center", "ncols": 3, "fontsize": 7.5, "frameon": False}
+    style = {
+        "loc": "outside lower center",
+        "ncols": 3,
+        "fontsize": 7.5,
+        "title_fontsize": 8,
+        "frameon": False,
+    }
     figure.legend(handles, names, title="Grey cells: not run, or above the budget of its points.", **style)
     with replacing(target) as path:
         figure.savefig(path)
