@@ -18,6 +18,7 @@ THIN = {  # by script: its command
     **{file: name for name in COMMANDS if (SCRIPTS / (file := f"{name.replace('-', '_')}.py")).is_file()},
     **{f"{name}.py": "bench-vlm" for name in ("bench_llava", "bench_qwen2_5_vl")},
     "testbed/make_data.py": "make-testbed-data",
+    "testbed/make_caption_data.py": "make-caption-data",
     "testbed/train.py": "train-testbed",
 }
 

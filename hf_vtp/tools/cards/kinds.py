@@ -131,13 +131,16 @@ ANSWERS = (
     ("vqa_accuracy", "accuracy", "VQA accuracy"),
     ("pope_accuracy", "accuracy", "accuracy of yes and no"),
     ("anls", "anls", "ANLS"),
+    ("cider", "cider", "CIDEr-D"),
 )
+AGREEMENT = ("agreement with the unpruned", measured("agreement", 4))
 VLM_QUALITY: tuple[Column, ...] = (
     METHOD,
     KEEP,
     LAYER,
     TOKENS,
     *((name, measured(key, 4)) for key, _, name in ANSWERS),
+    AGREEMENT,
     *COST,
 )
 GENERATES = (

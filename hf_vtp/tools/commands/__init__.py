@@ -25,7 +25,8 @@ COMMANDS = {  # a module is imported when its command is run: to list them needs
     "make-model-card": "a model card from the results of benchmarks and evaluations",
     "push-to-hub": "prune a model, measure it, write its card and push config and card to the Hub",
     "make-testbed-data": "drawn scenes with captions and questions, as a dataset",
-    "train-testbed": "train one of the small models that the tests prune",
+    "make-caption-data": "pictures with captions in a JSON file, as a dataset",
+    "train-testbed": "train one of the small models that the tests prune, or one that captions",
 }
 ALIASES = {"eval": "eval-clip"}
 LOUD = ("torchao", "torch.utils._pytree")  # where torchao is installed Transformers imports it, and it logs
