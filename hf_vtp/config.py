@@ -13,6 +13,7 @@ from .sharing import Shareable
 from .version import __version__
 
 NAME, NAME_OR_NONE = ("a name", (str,)), ("a name or None", (str, NONE))
+KEEP_RATIO = 0.7
 DICT, INT_OR_NONE = ("a dict of options", (dict,)), ("an int or None", (int, NONE))
 
 
@@ -28,19 +29,29 @@ class VTPConfig(Shareable):
     """
 
     keep_ratio: float | list[float] = option(
-        0.7,
-        "share of patch tokens kept at the end, in (0, 1]; or one share per layer listed, each of the "
-        "original count. Methods whose count follows the image take it as the target of the mean, or not at "
+        KEEP_RATIO,
+        "share of patch tokens kept at the end, in (0, 1]; or one share per layer, each of the original "
+        "count. By default 0.7 leaves about 0.87 of a tower's FLOPs, 0.5 leaves 0.75, 0.3 leaves 0.62, 0.1 "
+        "0.45. Methods whose count follows the image take it as the target of the mean, or not at "
         "all (list_methods() says which); at 1 nothing is dropped in any method.",
         "a number or a list of numbers",
         (float, list),
         of=float,
     )
+    flops: float | None = option(
+        None,
+        "in place of keep_ratio: share of the tower's work that is left, in (0, 1], counted in tokens of its "
+        "layers; the ratio that gives it is solved for. FLOPs are a little less, since those of attention "
+        "fall with the square.",
+        "a number or None",
+        (float, NONE),
+    )
     layer: int | list[int] | str | None = option(
         None,
         'encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the '
-        "tower (language-model families); None for the method's own place, or the family's default. A list "
-        "with one ratio shares the reduction geometrically, or as the method says.",
+        "tower (language-model families); None for the method's own place, or else five layers from a fifth "
+        "to two thirds of the depth. Several layers share one ratio such that the more stay, the later the "
+        "others leave, or as the method says.",
         "an int, a list of ints, 'output' or None",
         (int, str, NONE, list),
         of=int,
@@ -126,6 +137,13 @@ class VTPConfig(Shareable):
         return stages(self, num_layers, what, has_output)
 
     def _check_amounts(self) -> None:
+        if self.flops is not None:
+            if not 0 < self.flops <= 1:
+                raise ValueError(f"flops must lie in (0, 1], not {self.flops!r}")
+            if self.keep_ratio != KEEP_RATIO:
+                raise ValueError(
+                    f"give flops or keep_ratio, not both: {self.flops!r} and {self.keep_ratio!r}"
+                )
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]
         if not ratios or not all(0 < r <= 1 for r in ratios):
             raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio!r}")

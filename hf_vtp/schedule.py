@@ -18,6 +18,31 @@ def shares(ratio: float, count: int, schedule: str) -> list[float]:
     return [SCHEDULES[schedule](ratio, i / count) for i in range(1, count)] + [ratio]
 
 
+def work(layers: list[int], ratios: list[float], num_layers: int) -> float:
+    """Tokens in all layers, as a share of those of an unpruned tower."""
+    ends = [*layers[1:], num_layers - 1]
+    spared = ((1 - ratio) * (end - layer) for layer, end, ratio in zip(layers, ends, ratios, strict=True))
+    return 1 - sum(spared) / num_layers
+
+
+def shares_of(flops: float, layers: list[int], num_layers: int, schedule: str) -> list[float]:
+    """The shares with which `flops` of the work is left; raises ValueError where no ratio saves so much."""
+    low, high = 0.0, 1.0
+    least = work(layers, shares(low, len(layers), schedule), num_layers)
+    if flops < least:
+        raise ValueError(
+            f"flops={flops:g} cannot be reached by tokens that leave after {layers} of {num_layers} layers; "
+            f"choose more than {least:.2f}, or earlier layers"
+        )
+    for _ in range(50 if flops < 1 else 0):
+        ratio = (low + high) / 2
+        if work(layers, shares(ratio, len(layers), schedule), num_layers) > flops:
+            high = ratio
+        else:
+            low = ratio
+    return shares(high, len(layers), schedule)
+
+
 def stages(
     config: VTPConfig,
     num_layers: int,
@@ -44,7 +69,9 @@ def stages(
     if outside:
         raise ValueError(f"layer {outside[0]} is beyond {what}; choose from 0 to {num_layers - 1}")
     ratios = config.keep_ratio
-    if not isinstance(ratios, list):
+    if config.flops is not None:
+        ratios = shares_of(config.flops, layers, num_layers, method.sharing)
+    elif not isinstance(ratios, list):
         ratios = shares(ratios, len(layers), method.sharing)
     if len(ratios) != len(layers):
         raise ValueError(f"keep_ratio has {len(ratios)} shares for {len(layers)} layers; give one per layer")

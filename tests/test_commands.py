@@ -18,6 +18,7 @@ THIN = {  # by script: its command
     **{file: name for name in COMMANDS if (SCRIPTS / (file := f"{name.replace('-', '_')}.py")).is_file()},
     **{f"{name}.py": "bench-vlm" for name in ("bench_llava", "bench_qwen2_5_vl")},
     "testbed/make_data.py": "make-testbed-data",
+    "testbed/make_caption_data.py": "make-caption-data",
     "testbed/train.py": "train-testbed",
 }
 
@@ -63,6 +64,12 @@ def test_an_unknown_command_is_one_sentence_that_lists_them(hf_vtp):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "unknown command 'benchclip'; choose from bench-clip, bench-vlm" in err
     assert all(name in err for name in COMMANDS)
+
+
+def test_a_command_may_have_a_short_name(hf_vtp):
+    code, out, _ = hf_vtp("eval", "--help")
+    assert code == 0 and out.startswith("usage: hf-vtp eval ") and "ILSVRC/imagenet-1k" in out
+    assert "hf-vtp eval is hf-vtp eval-clip." in hf_vtp("--help")[1]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

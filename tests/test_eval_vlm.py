@@ -43,7 +43,7 @@ def test_llava(root, evaluate, tmp_path):
     counts = {key[0]: (row["kept_tokens"], row["total_tokens"]) for key, row in rows.items()}
     assert counts.pop("unpruned") == (36, 36) and counts.pop("downsample") == (16, 36)
     assert set(counts.values()) == {(18, 36)}
-    metrics = {"exact_match", "vqa_accuracy", "anls", "pope_accuracy", "pope_f1", "pope_yes"}
+    metrics = {"exact_match", "vqa_accuracy", "anls", "pope_accuracy", "pope_f1", "pope_yes", "agreement"}
     assert all(metrics < set(row) and row["questions_per_s"] > 0 for row in rows.values())
     assert all(row["flop_ratio"] > 1 for key, row in rows.items() if key[0] != "unpruned")
     compared = {(c["metric"], c["layer"]) for c in result["comparisons"]}
@@ -92,6 +92,7 @@ def test_metrics_are_those_of_the_predictions(root, evaluate, tmp_path):
 
     assert rows["unpruned"]["exact_match"] == rows["unpruned"]["anls"] == 1
     assert rows["vtp"]["exact_match"] == pytest.approx(agreement("vtp 0.5 layer default"))
+    assert all(row["agreement"] == row["exact_match"] for row in result["rows"])
     assert rows["vtp"]["exact_match_lossyness"] == pytest.approx(1 - rows["vtp"]["exact_match"])
     seeds = [agreement(f"random 0.5 layer default seed {seed}") for seed in range(2)]
     assert rows["random"]["exact_match"] == pytest.approx(sum(seeds) / 2)
@@ -138,7 +139,7 @@ def test_captions_with_and_without_a_text_encoder(root, evaluate, tmp_path):
     argv = (*arguments(root, data="sizes/questions.jsonl"), "--metric", "caption_cosine", "exact_match")
     result, _, _ = evaluate(*argv, "--text-encoder", root / "clip", "--predictions", tmp_path / "p.jsonl")
     assert all(-1 <= row["caption_cosine"] <= 1 for row in result["rows"])
-    assert {c["metric"] for c in result["comparisons"]} == {"caption_cosine", "exact_match"}
+    assert {c["metric"] for c in result["comparisons"]} == {"caption_cosine", "exact_match", "agreement"}
     result, out, _ = evaluate(*argv, "--predictions", tmp_path / "p.jsonl")
     assert "n/a" in out and all(row["caption_cosine"] is None for row in result["rows"])
     assert result["num_resumed"] > 0  # the encoder changes no answer

@@ -10,7 +10,7 @@ from hf_vtp.methods.table import PARTS
 from hf_vtp.pruning.registry import Entry
 
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())
-# any two parts meet: 11 scorers and 22 selectors go through all 8 mergers
+# any two parts meet: scorers and selectors are more than the mergers, and go through all of them
 COMBINATIONS = [
     (scorer, selector, MERGERS[(i + j) % len(MERGERS)])
     for i, scorer in enumerate(SCORERS)
@@ -58,8 +58,10 @@ def test_a_combination_runs_or_is_refused_when_it_is_applied(call):
             assert run().isfinite().all(), (scorer, selector, merger)
         block.__self__.__exit__(None, None, None)
     observing = [x for x in refused if "observe earlier layers" in x[2]]
-    assert [x[:2] for x in observing] == [("flow", "anchors_buffers")]
-    others = [x for x in refused if x not in observing]
+    assert [x[:2] for x in observing] == [("flow", "anchors_buffers"), ("flow", "global_local")]
+    nameless = [x for x in refused if x[0] == "linear_probe" and x not in observing]
+    assert len(nameless) == len(SELECTORS) and all("needs scorer_options" in x[2] for x in nameless)
+    others = [x for x in refused if x not in observing and x not in nameless]
     assert all("text of a prompt" in x[2] for x in others) and (not others or call is clip_call)
 
 

@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references.cases import PADDED, RANDOM, build, converted, one
+from references.cases import PADDED, RANDOM, WIDTH, build, converted, one
+from references.probes import probe
 
 from hf_vtp.methods.mergers import MERGERS
 from hf_vtp.methods.mergers.lloyd import lloyd
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning import tokens as view
+from hf_vtp.pruning.tokens import as_choice
 
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
-GROUPING = {"bipartite": "bipartite", "weighted_mean": "ward"}  # a selector whose groups a merger takes
 WHOLE = [name for name in CASES if name in RANDOM]
+# mergers, and who makes their groups
+GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells", "weighted_mean": "ward"}
 
 
 def scores_of(tokens):
@@ -22,20 +25,21 @@ def scores_of(tokens):
 
 
 def call_scorer(name, tokens):
-    return SCORERS[name].function(tokens)
+    needed = {"linear_probe": {"weights": probe(WIDTH)}}
+    return SCORERS[name].function(tokens, **needed.get(name, {}))
 
 
 def call_selector(name, tokens, scores=None):
     chosen = SELECTORS[name].function(scores_of(tokens) if scores is None else scores, tokens)
-    return chosen if isinstance(chosen, tuple) else (chosen,)
+    return tuple(x for x in vars(as_choice(chosen)).values() if x is not None)
 
 
 def merger_input(name, tokens):
     """Places as `prune` would hand them in, and the tokens with the groups of a selector that makes some."""
     extra = MERGERS[name].extra(tokens.num_keep) if name in MERGERS and MERGERS[name].extra else 0
-    if name in GROUPING:
-        keep, groups, *weights = call_selector(GROUPING[name], tokens)
-        return replace(tokens, groups=groups, group_weights=weights[0] if weights else None), keep
+    if name in GROUPED_BY:
+        choice = as_choice(SELECTORS[GROUPED_BY[name]].function(scores_of(tokens), tokens))
+        return replace(tokens, groups=choice.groups, group_weights=choice.weights), choice.keep
     return tokens, call_selector("top_k", replace(tokens, num_keep=tokens.num_keep - extra))[0]
 
 

@@ -17,7 +17,7 @@ def compute(name, predictions, references, **kwargs):
 
 
 def test_there_are_all_and_no_other():
-    wanted = "anls embedding_cosine exact_match lossyness pope recall_at_k top_k_accuracy vqa_accuracy"
+    wanted = "anls cider embedding_cosine exact_match lossyness pope recall_at_k top_k_accuracy vqa_accuracy"
     assert metrics.NAMES == wanted.split()
     with pytest.raises(ValueError, match=r"unknown metric 'bleu'; choose from \['anls'"):
         metrics.load("bleu")
@@ -101,6 +101,38 @@ def test_anls():
 def test_anls_counts_insertions_and_deletions():
     found = compute("anls", ["abcdef", "abcd"], [["abcd"], ["xabcd"]], items=True)
     assert found["anls_items"] == pytest.approx([1 - 2 / 6, 1 - 1 / 5])
+
+
+def test_cider_by_hand():
+    """Two images without a word in common, so that each n-gram weighs log 2 and the weights cancel."""
+    found = compute(
+        "cider", ["A black cat.", "two dogs run"], [["a black cat"], ["two dogs run fast"]], items=True
+    )
+    one, two, three = 3 / math.sqrt(3 * 4), 2 / math.sqrt(2 * 3), 1 / math.sqrt(1 * 2)
+    short = 10 * math.exp(-1 / 72) * (one + two + three + 0) / 4
+    assert found["cider_items"] == pytest.approx([10 * 3 / 4, short])  # three words make no four-gram
+    assert found["cider"] == pytest.approx((7.5 + short) / 2)
+
+
+def test_cider_weighs_words_and_does_not_pay_for_repeating_them():
+    right = [["a dog runs on the grass", "a dog on the lawn"], ["a boy swims in the sea"], ["a red bus"]]
+
+    def scores(first):
+        return compute("cider", [first, "x", "x"], right, items=True)["cider_items"]
+
+    assert scores("a")[0] == 0  # every image has it
+    assert scores("dog")[0] > scores("dog dog dog dog dog dog")[0] > 0
+    # cut off at the reference's one dog: a word said twice has the same product and a longer vector
+    assert scores("dog dog")[0] == pytest.approx(scores("dog x")[0] * math.sqrt(2) / 2)
+    own = [compute("cider", [text, "x", "x"], right, items=True)["cider_items"][0] for text in right[0]]
+    assert max(own) < 10 and scores("dog")[0] < min(own)
+    same = compute("cider", ["a b c d", "e f g h"], [["a b c d"], ["e f g h"] * 3])
+    assert same["cider"] == pytest.approx(10)
+
+
+def test_cider_of_an_empty_caption_or_a_single_image_is_nothing():
+    assert compute("cider", ["", "a cat"], [["a dog"], ["the sun"]])["cider"] == 0
+    assert compute("cider", ["a cat"], [["a cat"]])["cider"] == 0  # nothing is rare among one
 
 
 def test_pope():

@@ -139,7 +139,8 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatc
     def run(folder, loss=loss_of, seed=0):
         folder.mkdir(exist_ok=True)
         monkeypatch.setitem(training.KINDS, "clip", (collate, loss, varied))
-        return training.train("clip", recipe, folder, torch.device("cpu"), seed, None, workers=0).model
+        task = training.scenes("clip", seed, None, workers=0)
+        return training.train(task, recipe, folder, torch.device("cpu"), seed).model
 
     calls = []
 
@@ -154,5 +155,5 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatc
         run(tmp_path / "stopped", stopping)
     resumed = run(tmp_path / "stopped").state_dict()
     assert all(torch.equal(value, resumed[key]) for key, value in unbroken.state_dict().items())
-    with pytest.raises(cli.UsageError, match="another recipe or seed"):
+    with pytest.raises(cli.UsageError, match="another recipe, seed or data"):
         run(tmp_path / "unbroken", seed=1)

@@ -84,8 +84,8 @@ def a_stage_that_rounds(monkeypatch):
 
 def neighbours_decide(monkeypatch):
     def broken(tokens, config):
-        scores, (keep, groups) = choose(tokens, config)
-        return scores, (keep[-1:].expand_as(keep), groups)
+        scores, chosen = choose(tokens, config)
+        return scores, replace(chosen, keep=chosen.keep[-1:].expand_as(chosen.keep))
 
     choose = pruner.choose
     monkeypatch.setattr(pruner, "choose", broken)

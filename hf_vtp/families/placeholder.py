@@ -26,6 +26,7 @@ from ..towers.rows import find
 from ..towers.tower import Tower
 from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields
 from .base import Adapter
+from .projection import output_layer, projected, waits_for_features
 from .read_states import last_layer_read
 from .table import FamilyRow, tower_row
 
@@ -94,6 +95,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        unknown = unknown or waits_for_features(self.inner, self.row, config, cell)
         if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
             raise ValueError(
                 f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
@@ -101,14 +103,20 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
                 "leave after the features"
             )
         if not self.row.tower or unknown:
-            return Features(self.inner, config)
+            tower = Features(self.inner, config)
+            tower.to_language = self.project
+            return tower
         module = find(self.inner, self.row.tower)
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
         config = config.for_language()
         stages = config.stages(depth, what, has_output=True)
-        return row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+        tower = row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+        if cell == 1 and row.row_wise:
+            tower.to_language = self.project
+            tower.output_layer = output_layer(model.config, depth)
+        return tower
 
     def attach(self) -> None:
         super().attach()
@@ -207,9 +215,10 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
+        """A tower's tokens [B, N, M·D], or features, in the language model's space, [B, N, D']."""
         if self.after_features:
             return content
-        return self.tower.project(content, find(self.inner, self.row.projector))
+        return projected(self.tower, find(self.inner, self.row.projector), content, self.model.config)
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""

@@ -25,8 +25,8 @@ def every_layer(num_layers: int) -> list[int]:
 
 
 def every_other_layer(num_layers: int) -> list[int]:
-    """After every other layer, the last one included."""
-    return list(range((num_layers - 1) % 2, num_layers, 2))
+    """After every other layer, from the second on."""
+    return list(range(1, num_layers, 2)) or [0]
 
 
 def at(*shares: float) -> Callable[[int], list[int]]:

@@ -48,10 +48,6 @@ class PromptReader(Positions):
         """Placeholders of each image, by argument with pixels; {} where that is not known beforehand."""
         return {}
 
-    def project(self, content: Tensor) -> Tensor:
-        """A tower's tokens [B, N, M·D] in the language model's space, [B, N, D']."""
-        raise NotImplementedError(f"{type(self).__name__} must project tokens")
-
     def text_around(
         self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict, media: dict
     ) -> Text:
@@ -66,7 +62,7 @@ class PromptReader(Positions):
         text = take(embeds if ids is None else ids, index.clamp(min=0))
         if ids is not None:  # of padding any word: the first column may hold an id beyond the vocabulary
             text = self.embed(text.masked_fill(index < 0, 0))
-        return Text(text, index >= 0, rows, self.project, next(iter(rows)))
+        return Text(text, index >= 0, rows, next(iter(rows)))
 
     def columns(self, arguments: dict) -> dict[str, Tensor]:
         """The arguments that have an entry for each column of the text, [B, n, ...]."""

@@ -12,7 +12,7 @@ from ..config import VTPConfig
 from ..methods.mergers.lloyd import lloyd
 from ..methods.table import PARTS
 from .registry import Entry, limit_of
-from .tokens import VisionTokens, take
+from .tokens import Choice, VisionTokens, as_choice, take
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Outcome:
     assignment: Tensor | None  # [B, N] group of every token that entered; None = dropped tokens have none
     sizes: Tensor | None  # [B, K] float32; None = one each
     scores: Tensor | None  # [B, N] float32
-    # what the selector returned: places, and if it made groups these, and weights of their members
-    chosen: tuple[Tensor, Tensor | None, Tensor | None] | None = None
+    chosen: Choice | None = None  # what the selector returned
+    order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
 
 
 def entry(config: VTPConfig, part: str) -> Entry:
@@ -39,6 +39,13 @@ def entry(config: VTPConfig, part: str) -> Entry:
 def needs(config: VTPConfig) -> set[str]:
     """What the config's methods look at beyond hidden states."""
     return {need for part in PARTS for need in entry(config, part).needs}
+
+
+def prepare(config: VTPConfig) -> None:
+    """What the config's methods do before the first forward; raises what they raise."""
+    for part in PARTS:
+        if entry(config, part).prepare:
+            entry(config, part).prepare(**config.part(part)[1])
 
 
 def adaptive(config: VTPConfig) -> bool:
@@ -119,13 +126,15 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
                 scores, chosen = choose(tokens, config)
         else:
             scores, chosen = before.scores, before.chosen
-        outcome = merge(tokens, config, *chosen)
+        outcome = merge(tokens, config, chosen)
     outcome.scores, outcome.chosen = scores, chosen
+    if chosen.order is not None and chosen.order.shape == outcome.keep.shape:  # a merger may keep more
+        outcome.order = chosen.order
     return outcome
 
 
-def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple]:
-    """Scores [B, N], and what the selector returned: places [B, K], and groups and weights [B, N] or None."""
+def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, Choice]:
+    """Scores [B, N], and what the selector chose."""
     scorer, options = config.part("scorer")
     scores = PARTS["scorer"][scorer].function(tokens, **options)
     merger, options = config.part("merger")
@@ -135,16 +144,13 @@ def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple]:
         tokens = replace(tokens, num_keep=tokens.num_keep - extra, max_keep=most)
     selector, options = config.part("selector")
     chosen = PARTS["selector"][selector].function(scores, tokens, **options)
-    chosen = chosen if isinstance(chosen, tuple) else (chosen,)
-    return scores, (*chosen, None, None)[:3]
+    return scores, as_choice(chosen)
 
 
-def merge(
-    tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor | None, weights: Tensor | None
-) -> Outcome:
-    """What becomes of the tokens, with the places the selector kept, [B, K]."""
-    row = entry(config, "merger")
-    tokens = replace(tokens, groups=groups, group_weights=weights)
+def merge(tokens: VisionTokens, config: VTPConfig, chosen: Choice) -> Outcome:
+    """What becomes of the tokens, with what the selector chose."""
+    row, keep = entry(config, "merger"), chosen.keep
+    tokens = replace(tokens, groups=chosen.groups, group_weights=chosen.weights)
     if not adaptive(config):
         return merged(tokens, config, keep)
     if row.rows_differ and not weighs(config):

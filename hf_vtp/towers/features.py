@@ -68,8 +68,7 @@ class Features(Tower):
         amounts = self.amounts(states.shape[1])
         if self.leaves_all(0, states.shape[1], amounts["num_keep"]):
             return Group(images, None, None, None)
-        text = {} if self.call.text is None else self.call.text.of(images)
-        tokens = VisionTokens(hidden_states=states, grid=grid, **amounts, **text)
+        tokens = VisionTokens(hidden_states=states, grid=grid, **amounts, **self.language(0, images))
         outcome = prune(tokens, self.config)
         for b, image in enumerate(images):
             there = outcome.keep[b] >= 0

@@ -101,7 +101,7 @@ class PackedTower(PackedViews):
             if self.adaptive:
                 positions, places = positions.where(whole.keep >= 0, -1), places[whole.keep >= 0]
             kept.append(places.flatten())
-            groups.append(Group(group.images, positions, whole.sizes, whole))
+            groups.append(Group(group.images, positions, whole.sizes, whole, whole.order))
         kept, rows = torch.cat(kept), torch.cat(rows)
         there = layout.rows.to(kept.device)  # of all units
         there = there if previous is None else there[layout.kept[previous]]

@@ -67,10 +67,6 @@ class PlainTower(Places, Tower):
 
         return Restore(self, projector).attach()
 
-    def attention(self, layer: nn.Module) -> nn.Module:
-        """A layer's attention."""
-        return find(layer, self.row.attention)
-
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         wanted = states.WANTED if "value" in self.needs else states.WANTED[:2]
         return states.projections(self.attention(layer), self.row.projections, wanted)
@@ -128,7 +124,7 @@ class PlainTower(Places, Tower):
         if self.adaptive:
             positions = positions.where(outcome.keep >= 0, -1)
             sizes = (outcome.keep >= 0).float() if sizes is None else sizes
-        return narrowed, Group(entered.images, positions, sizes, outcome)
+        return narrowed, Group(entered.images, positions, sizes, outcome, outcome.order)
 
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
         part = Part(self.entered(run, layer), hidden_states, recorded, run.seen)
@@ -146,7 +142,11 @@ class PlainTower(Places, Tower):
         padded = self.adaptive and entered.positions is not None
         whole = grid if entered.positions is None else None  # cells are still in raster order
         attention = self.attention(self.layers[layer])
-        views = states.heads(part.recorded, attention, self.module.config, self.needs)
+        own, later = states.own_and_next(part.recorded)
+        views = states.heads(own, attention, self.module.config, self.needs)
+        if later:
+            attention = self.attention(self.layers[layer + 1])
+            views |= states.as_next(states.heads(later, attention, self.module.config, self.needs))
         views = {name: self.cells.in_order(x, whole, p, dim=2) for name, x in views.items()}
         return VisionTokens(
             **self.cells.view(self.cells.in_order(part.hidden_states, whole, p, dim=1)[:, p:]),
@@ -154,12 +154,13 @@ class PlainTower(Places, Tower):
             grid=grid,
             positions=entered.positions,
             sizes=entered.sizes,
+            order=entered.order,
             valid=entered.positions >= 0 if padded else None,
             num_prefix_tokens=p,
             layer=layer,
             seen=part.seen,
             **amounts,
-            **({} if self.call.text is None else self.call.text.of(entered.images)),
+            **self.language(layer, entered.images),
             **views,
         )
 

@@ -1,6 +1,6 @@
 """What becomes of one image: states [K][M·D], groups [N], sizes [K], and places kept [K] if not `keep`."""
 
-from math import fsum
+from math import fsum, sqrt
 
 from .image import cosines, first_best, mean_vector, ranked, salience, softmax
 
@@ -71,7 +71,7 @@ def weighted_sum(im, weights):
 
 
 def knn_weighted(im, keep, neighbours=32):
-    a, cos = salience(im), im.key_cos
+    a, cos = salience(im.next_as_one_head), im.next_as_one_head.key_cos
     gone = [i for i in range(im.n) if i not in keep]
     states = {}
     for i in keep:
@@ -91,17 +91,24 @@ def knn_weighted(im, keep, neighbours=32):
 
 def propagate(im, keep, alpha=0.1, neighbours=8):
     _, rows, columns = im.grid
-    cos = im.cos
+    cos, edges = im.cos, []
     cells = [(p // columns // rows, p // columns % rows, p % columns) for p in im.place]
+    for i in range(im.n):
+        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
+        apart = [[abs(x - y) for x, y in zip(cells[i], cell, strict=True)] for cell in cells]
+        edges.append(
+            [
+                float(j != i and (j in near or (f == 0 and max(r, c) == 1)))
+                for j, (f, r, c) in enumerate(apart)
+            ]
+        )
+    degree = [fsum(own) for own in edges]
     states = []
     for i in keep:
-        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
-        edges = []
-        for j in range(im.n):
-            f, r, c = (abs(x - y) for x, y in zip(cells[i], cells[j], strict=True))
-            edges.append(1.0 if j != i and (j in near or (f == 0 and max(r, c) == 1)) else 0.0)
-        total = fsum(edges)
-        passed = weighted_sum(im, [0.0 if j in keep or not total else e / total for j, e in enumerate(edges)])
+        shares = [
+            e / sqrt(degree[i] * degree[j]) if e and j not in keep else 0.0 for j, e in enumerate(edges[i])
+        ]
+        passed = weighted_sum(im, shares)
         states.append([x + alpha * y for x, y in zip(im.content[i], passed, strict=True)])
     return states, None, None, None
 

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ...pruning.similarity import group_sum, nearest
 from ...pruning.tokens import VisionTokens, take
@@ -27,11 +26,10 @@ def weighted_mean(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, T
     weights = sizes if tokens.group_weights is None else tokens.group_weights
     content = tokens.content.float().unflatten(-1, (tokens.num_patches, -1))  # [B, N, M, D]
     lengths = torch.linalg.vector_norm(content, dim=-1)  # [B, N, M]
-    joined = torch.cat([content.flatten(2), lengths], dim=-1) * weights.unsqueeze(-1)
-    joined = torch.cat([joined, weights.unsqueeze(-1), sizes.unsqueeze(-1)], dim=-1)
-    *means, total, size = group_sum(joined, groups, count).split(
-        [content[0, 0].numel(), tokens.num_patches, 1, 1], dim=-1
-    )
-    mean, length = (x / total.clamp(min=1e-12) for x in means)  # [B, K, M·D], [B, K, M]
-    mean = normalize(mean.unflatten(-1, (tokens.num_patches, -1)), dim=-1) * length.unsqueeze(-1)
-    return mean.flatten(2).to(tokens.content.dtype), groups, size.squeeze(-1)
+    totals = torch.cat([lengths * weights[..., None], weights[..., None], sizes[..., None]], dim=-1)
+    length, weight, size = group_sum(totals, groups, count).split([tokens.num_patches, 1, 1], dim=-1)
+    total = group_sum((content * weights[..., None, None]).flatten(2), groups, count)
+    total = total.unflatten(-1, (tokens.num_patches, -1))  # the direction of the mean, [B, K, M, D]
+    longer = length / weight.clamp(min=1e-12) / torch.linalg.vector_norm(total, dim=-1).clamp(min=1e-12)
+    merged = (total * longer.unsqueeze(-1)).flatten(2)
+    return merged.to(tokens.content.dtype), groups, size.squeeze(-1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...pruning.similarity import relevance
-from ...pruning.tokens import VisionTokens
+from ...pruning.tokens import Choice, VisionTokens
 from ...pruning.ward import WINDOW
 from ...pruning.ward import ward as cluster
 from . import register_selector
@@ -14,14 +14,15 @@ LEAST = 1e-3  # of an image's mean score: what a token without any counts, or it
 
 
 @register_selector("ward", paper="this project; Ward's criterion (JASA 58, 1963)")
-def ward(scores: Tensor, tokens: VisionTokens) -> tuple[Tensor, Tensor, Tensor]:
+def ward(scores: Tensor, tokens: VisionTokens) -> Choice:
     """Groups of tokens whose hidden states are nearest to their weighted means: Ward's clustering.
 
     The two groups merge, again and again, whose union adds least to the sum over tokens of
     w · |x − mean of its group|², the means weighted too; w = size · √score, so that tokens the scorer calls
     important merge late and their means stay close to them. Scores below 0 count as 0. A group stays at the
     place of its heaviest part. Of more than 1,024 tokens those merge that are neighbours along a Z-order
-    curve, in windows of equal size. Returns [B, K], the group of every token [B, N], and the weights [B, N].
+    curve, in windows of equal size. The choice
+    holds groups and weights.
     """
     scores = relevance(scores.float())
     scores = scores.maximum(scores.mean(dim=1, keepdim=True) * LEAST)
@@ -31,7 +32,7 @@ def ward(scores: Tensor, tokens: VisionTokens) -> tuple[Tensor, Tensor, Tensor]:
     leader = cluster(tokens.hidden_states.float(), weights, tokens.num_keep, order)
     leads = leader == torch.arange(leader.shape[1], device=leader.device)
     group = leads.cumsum(dim=1) - 1  # of a token that its group goes by
-    return highest(leads.float(), tokens.num_keep), group.gather(1, leader), weights
+    return Choice(highest(leads.float(), tokens.num_keep), group.gather(1, leader), weights)
 
 
 def z_order(tokens: VisionTokens) -> Tensor:

@@ -12,18 +12,20 @@ from .questions import Question
 from .retrieval import split_items
 from .rows import Quality
 
-METRICS = ("exact_match", "vqa_accuracy", "anls", "pope", "caption_cosine")
+METRICS = ("exact_match", "vqa_accuracy", "anls", "pope", "caption_cosine", "cider")
+ASKED_FOR = "cider"  # of captions: an answer of one word scores nothing that means anything
+AGREEMENT = "agreement"  # of every evaluation: how often the answer is the unpruned model's
 
 
 def chosen(asked: Sequence[str] | None, questions: Sequence[Question], has_encoder: bool) -> list[str]:
-    """The names of the metrics to compute: those asked for, or all that these answers allow.
+    """The names of the metrics to compute: those asked for, or all that these answers allow but CIDEr.
 
     Raises UsageError for POPE where an answer is neither yes nor no.
     """
     yes_or_no = all(q.answers[0].strip().lower() in ("yes", "no") for q in questions)
     if asked and "pope" in asked and not yes_or_no:
         raise UsageError("pope needs answers that are all yes or no; leave it out of --metric")
-    fits = {"pope": yes_or_no, "caption_cosine": has_encoder}
+    fits = {"pope": yes_or_no, "caption_cosine": has_encoder, ASKED_FOR: False}
     return list(asked or [name for name in METRICS if fits.get(name, True)])
 
 
@@ -46,11 +48,19 @@ def score(
 def qualities(
     cases: Sequence, done: dict, questions: Sequence[Question], names: Sequence[str], encode: Callable | None
 ) -> dict[str, Quality]:
-    """The quality of every case by its name, from the lines of the predictions file."""
-    found = {}
+    """The quality of every case by its name, from the lines of the predictions file; the first is unpruned.
+
+    AGREEMENT comes beside what `names` says, where that is anything.
+    """
+    found, unpruned = {}, None
     for case in cases:
         rows = [done[case.name, question.id] for question in questions]
-        values, items = score([row["prediction"] for row in rows], questions, names, encode)
+        texts = [row["prediction"] for row in rows]
+        unpruned = unpruned or texts
+        values, items = score(texts, questions, names, encode)
+        if names:
+            items[AGREEMENT] = [float(a == b) for a, b in zip(texts, unpruned, strict=True)]
+            values[AGREEMENT] = float(np.mean(items[AGREEMENT]))
         found[case.name] = Quality(values, items, [row["kept_tokens"] for row in rows])
     return found
 

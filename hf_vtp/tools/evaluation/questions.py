@@ -18,7 +18,10 @@ from .items import EVERYTHING
 
 IDS = ("id", "question_id", "questionId", "qid")
 ANSWERS = ("answers", "answer", "multiple_choice_answer", "label", "captions", "caption")
-WHERE = "give a .jsonl file whose lines have image, question and answers, or a dataset with such columns"
+WHERE = (
+    "give a .jsonl file whose lines have image, question and answers, a dataset with such columns, or one of "
+    "captions with --question"
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,14 @@ class Question:
     answers: tuple[str, ...]
 
 
-def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> list[Question]:
+def read_questions(
+    source: str, split: str = "", limit: int = EVERYTHING, asked: str | None = None
+) -> list[Question]:
     """The first `limit` questions; images stay closed. Raises UsageError for any other file or dataset.
 
     Fields or columns are `image`, `question`, `answers` (a text, a list of them, or VQA's list of dicts) and
-    perhaps `id`, by default the number of the line.
+    perhaps `id`, by default the number of the line. Captions have no question: `asked` is that about every
+    image.
     """
     path = Path(os.path.expanduser(source))
     rows = _lines(path) if path.suffix.lower() == ".jsonl" else _rows(source, path, split)
@@ -44,7 +50,7 @@ def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> lis
     for index, (row, opener) in enumerate(rows):
         if index == limit:
             break
-        question = _question(source, index, row, opener)
+        question = _question(source, index, row, opener, asked)
         if question.id in seen:
             raise UsageError(f"{source} has two questions with the id {question.id!r}")
         seen.add(question.id)
@@ -54,12 +60,14 @@ def read_questions(source: str, split: str = "", limit: int = EVERYTHING) -> lis
     return found
 
 
-def _question(source: str, index: int, row: dict, opener: Callable) -> Question:
+def _question(source: str, index: int, row: dict, opener: Callable, asked: str | None) -> Question:
     name = next((row[key] for key in IDS if row.get(key) is not None), index)
     answers = next((row[key] for key in ANSWERS if row.get(key) is not None), None)
     answers = answers if isinstance(answers, list | tuple) else [answers]
     texts = tuple(a.get("answer") if isinstance(a, dict) else a for a in answers)
-    text = row.get("question")
+    text = row.get("question", asked)
+    if asked is not None and text != asked:
+        raise UsageError(f"{source} has questions of its own; leave out --question")
     if not isinstance(text, str) or not texts or not all(isinstance(a, str) for a in texts):
         raise UsageError(f"line {index + 1} of {source} lacks a question or answers in words; {WHERE}")
     try:

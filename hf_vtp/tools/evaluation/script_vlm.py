@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import torch
@@ -13,7 +14,7 @@ from ..cases import refuse_impossible
 from ..models import load_config, load_model, refuse_unprunable
 from ..processors import load_processor
 from ..prompts import Prompts
-from .answers import METRICS, chosen, qualities
+from .answers import AGREEMENT, METRICS, chosen, qualities
 from .cases import Case
 from .items import EVERYTHING, content, decoded
 from .predictions import COUNTS, Predictions
@@ -34,7 +35,16 @@ def options(doc: str):
     p.add_argument(
         "--num-questions", type=cli.count, default=EVERYTHING, help="the first so many; default: all"
     )
-    p.add_argument("--metric", nargs="+", choices=METRICS, help="default: all that the answers allow")
+    p.add_argument(
+        "--question", help="asked about every image, where the data has captions in place of questions"
+    )
+    p.add_argument(
+        "--metric",
+        nargs="+",
+        choices=METRICS,
+        help="default: all that the answers allow, but cider; agreement with the unpruned model is in each "
+        "table",
+    )
     p.add_argument("--text-encoder", help="a CLIP or another text encoder, for caption_cosine")
     p.add_argument("--prompt", help="with {image} and {question}; default: the checkpoint's chat template")
     p.add_argument("--instruction", help="a line after every question, such as: Answer in one word.")
@@ -53,7 +63,7 @@ def options(doc: str):
 def evaluate(run: Run) -> None:
     args, processes = run.args, run.processes
     path = processes.agree(lambda: cli.writable(args.predictions))
-    questions = processes.agree(lambda: read_questions(args.data, args.split, args.num_questions))
+    questions = processes.agree(lambda: asked_of(args))
     names = chosen(args.metric, questions, args.text_encoder is not None)
     answerer = load_answerer(run)
     run.without_smaller(answerer.takes)
@@ -83,6 +93,7 @@ def evaluate(run: Run) -> None:
     names = names if run.trained else []
     found = qualities(run.cases, done, questions, names, encode)
     compared = [OF_ITEMS.get(name, name) for name in names if name != "caption_cosine" or encode]
+    compared += [AGREEMENT] if names else []
     about = {
         "evaluation": "vlm",
         "model_type": model.config.model_type,
@@ -92,6 +103,7 @@ def evaluate(run: Run) -> None:
         "num_resumed": resumed,
         "predictions": args.predictions,
         "metrics": names,
+        "question": args.question,
         "prompt": args.prompt,
         "instruction": args.instruction,
         "max_new_tokens": args.max_new_tokens,
@@ -101,6 +113,11 @@ def evaluate(run: Run) -> None:
     further = [other for name in names for other in BESIDE.get(name, ())]
     further += [] if encode else ["caption_cosine"]
     run.finish(about, found, work, compared, columns(compared, "question", further), "questions_per_s")
+
+
+def asked_of(args: argparse.Namespace) -> list[Question]:
+    """The questions that the arguments name."""
+    return read_questions(args.data, args.split, args.num_questions, args.question)
 
 
 def load_answerer(run: Run) -> Answerer:
@@ -147,6 +164,7 @@ def identity(run: Run) -> dict:
         "weights",
         "data",
         "split",
+        "question",
         "prompt",
         "instruction",
         "max_new_tokens",

@@ -34,14 +34,19 @@ def load(
     return load_with_processor(str(folder), device, dtype)
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Weights in float16, configs, tokenizer and image processor, each file below 2 MiB."""
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Weights in float16 and configs, each file below 2 MiB; raises UsageError for a full disk."""
     model.set_attn_implementation("sdpa")
     try:
         model.half().save_pretrained(folder, max_shard_size=SHARD)
-    except SafetensorError as error:  # a full disk
+    except SafetensorError as error:
         raise UsageError(f"{folder} cannot be written ({first_sentence(error)})") from None
     model.float()
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Weights, configs, tokenizer and image processor of a model that learned from scenes."""
+    save_weights(model, folder)
     even = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     model_type = model.config.model_type
     if model_type == "qwen2_5_vl":

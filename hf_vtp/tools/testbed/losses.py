@@ -60,6 +60,17 @@ def answer_loss(
         media["image_grid_thw"] = batch["image_grid_thw"]
     found = model.model.get_image_features(**media, return_dict=True).pooler_output
     features = torch.cat(list(found))  # [places of all images, WIDTH]
+    logits, labels = answers_after(model, features, batch)
+    answers = cross_entropy(logits, labels)
+    shown = places.loss(features, batch["targets"])
+    right = (logits.argmax(-1) == labels).float().mean()
+    return answers + 0.3 * shown, {"answers": answers, "places": shown, "right": right}
+
+
+def answers_after(
+    model: PreTrainedModel, features: Tensor, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Logits [n, words] and labels [n] of all tokens to predict, after `features` [places, WIDTH]."""
     ids, part, labels = batch["input_ids"], batch["part"], batch["labels"]
     embeds = model.get_input_embeddings()(ids).to(features.dtype)
     where = (ids == model.config.image_token_id)[..., None].expand_as(embeds)
@@ -70,11 +81,7 @@ def answer_loss(
         use_cache=False,
     ).last_hidden_state
     asked = labels != -100
-    logits = model.lm_head(output[asked]).float()
-    answers = cross_entropy(logits, labels[asked])
-    shown = places.loss(features, batch["targets"])
-    right = (logits.argmax(-1) == labels[asked]).float().mean()
-    return answers + 0.3 * shown, {"answers": answers, "places": shown, "right": right}
+    return model.lm_head(output[asked]).float(), labels[asked]
 
 
 def _mask(part: Tensor, dtype: torch.dtype) -> Tensor:
