@@ -55,7 +55,7 @@ POINTS = {"random": alike, "clustered": clustered}
 def mode(request, monkeypatch):
     """The loop that asks whether it is done, or the one of a device and of a compiled graph."""
     if request.param != "as on a CPU":
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        monkeypatch.setattr(clustering, "may_wait", lambda x: False)
     return request.param
 
 
@@ -140,7 +140,8 @@ def test_as_many_rounds_as_there_may_be_are_enough_for_random_points():
     """Or the tests above would compare what `enough` made of it."""
     x, weights = alike(300, b=4)
     for count in (10, 150):
-        parent, height = clustering.merges(x, weights, None, 300 - count, 1)
+        distances = clustering.squared_distances(x)
+        parent, height = clustering.merges(distances, weights, None, 300 - count, 1)
         found = height.sort(dim=1).values[:, 299 - count]  # the costliest of the merges that are needed
         assert found.isfinite().all() and max_rounds(300, count) < 300 - count
         assert ((parent != torch.arange(300)) == height.isfinite()).all()
@@ -273,9 +274,9 @@ def test_no_temporary_has_the_size_of_all_pairs_times_channels(mode):
 def test_scratch_for_16384_tokens_is_at_most_256_mib(rounds, monkeypatch):
     """Whichever way it runs; the rounds of a device all need the same, so a few of them show it."""
     if rounds is not None:
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        monkeypatch.setattr(clustering, "may_wait", lambda x: False)
     monkeypatch.setattr(clustering, "max_rounds", lambda *_: 3)
-    tokens = VisionTokens(torch.randn(1, 16384, 8), num_keep=12000, grid=(1, 128, 128))
+    tokens = VisionTokens(torch.randn(1, 16384, 768), num_keep=12000, grid=(1, 128, 128))
     scores = torch.rand(1, 16384)
     needed = peak_bytes(lambda: select(scores, tokens), torch.device("cpu"))
     assert 2**26 < needed <= 2**28
