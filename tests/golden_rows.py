@@ -124,8 +124,13 @@ ROWS = {
     "recoverable": Row(
         "recoverable",
         (
-            keeps("keep_mended", tokens=Golden.other, text=slice(1)),
-            keeps_values(own.recoverable_rows, RECOVERABLE, "values_mended", Golden.other, text=slice(1)),
+            keeps_values(
+                own.recoverable_rows,
+                ("keep_mended", *RECOVERABLE),
+                "values_mended",
+                Golden.other,
+                text=slice(1),
+            ),
         ),
         {
             "similarity": "what `recovered` is chosen by",

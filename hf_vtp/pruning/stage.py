@@ -159,10 +159,13 @@ def merge(tokens: VisionTokens, config: VTPConfig, chosen: Choice) -> Outcome:
         outcome.hidden_states = outcome.hidden_states.masked_fill(padding.unsqueeze(-1), 0)
         return outcome
     entered = (tokens.weights() > 0).sum(dim=1).tolist()
-    shapes = list(zip(entered, (keep >= 0).sum(dim=1).tolist(), strict=True))
+    # beside counts whether a selector made groups, since then a merger may make one token more
+    grouped = [False] * len(keep) if chosen.groups is None else (chosen.groups >= 0).any(dim=1).tolist()
+    shapes = list(zip(entered, (keep >= 0).sum(dim=1).tolist(), grouped, strict=True))
     parts = []
-    for n, k in sorted(set(shapes)):
-        images = torch.tensor([b for b, shape in enumerate(shapes) if shape == (n, k)], device=keep.device)
+    for shape in sorted(set(shapes)):
+        n, k, _ = shape
+        images = torch.tensor([b for b, own in enumerate(shapes) if own == shape], device=keep.device)
         part = tokens.rows(images, n)
         if k < n:
             done = merged(part, config, keep[images, :k])

@@ -2,8 +2,7 @@
 
 from math import fsum, inf
 
-from .image import bounded, dot, first_best, ranked, softmax, units
-from .scorers import text_relevance
+from .image import bounded, cosines, dot, first_best, mean_vector, ranked, softmax, units
 
 
 def grow(im, gain, first=None):
@@ -171,13 +170,27 @@ def local_outliers(values, neighbours):
     return sum(f > 1.5 for f in outlier_factors(values, neighbours)) if len(values) > 1 else 0
 
 
-def recovered(scores, im, neighbours=20):
-    like, order, rest = text_relevance(im), [], set(range(im.n))
-    for values in (scores, like, scores):
-        among = sorted(rest)
-        count = local_outliers([values[i] for i in among], neighbours)
-        order += ranked(values, among)[:count]
-        rest -= set(order)
+def similarity(im):
+    """Likeness to the prompt, not scaled to an image's range."""
+    if not im.text:
+        return [0.0] * im.n
+    like = [row[0] for row in cosines(im.joint, [mean_vector(im.text)])]
+    return [c / len(im.text[0]) ** 0.5 if max(like) - min(like) > 1e-6 else 0.0 for c in like]
+
+
+def recovered(scores, im, neighbours=20, centre_neighbours=10):
+    def share(values, near):
+        return local_outliers(values, near) / max(1, len(values))
+
+    first = ranked(scores)[: int(im.n * share(scores, neighbours))]
+    like = similarity(im)
+    lowered = [min(like) if i in first else x for i, x in enumerate(like)]
+    rest = [i for i in range(im.n) if i not in first]
+    second = ranked(lowered, rest)[: int(len(rest) * share(lowered, neighbours))]
+    rest = [i for i in rest if i not in second]
+    centres = ranked(scores, rest)[: int(len(rest) * share([scores[i] for i in rest], centre_neighbours))]
+    order = first + second + centres
     count = bounded(len(order), im)
-    order += ranked(scores, rest)
-    return sorted(order[:count])
+    order += ranked(scores, set(range(im.n)) - set(order))
+    keep = sorted(order[:count])
+    return keep, [keep.index(i) if i in centres and i in keep else -1 for i in range(im.n)]

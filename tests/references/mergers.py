@@ -2,6 +2,7 @@
 
 from math import fsum, sqrt
 
+from .greedy import similarity
 from .image import cosines, first_best, mean_vector, ranked, salience, softmax
 
 
@@ -72,13 +73,19 @@ def weighted_sum(im, weights):
 
 def knn_weighted(im, keep, neighbours=32):
     a, cos = salience(im.next_as_one_head), im.next_as_one_head.key_cos
-    gone = [i for i in range(im.n) if i not in keep]
-    states = {}
-    for i in keep:
-        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
-        added = weighted_sum(im, [a[j] if j in near and j != i else 0.0 for j in range(im.n)])
-        states[i] = [x + y for x, y in zip(im.content[i], added, strict=True)]
-    places = sorted(keep)
+    return with_rest(im, keep, {i: gathered(im, i, range(im.n), cos[i], neighbours) for i in keep}, a)
+
+
+def gathered(im, i, among, like, neighbours):
+    """A token and its nearest, weighted by attention."""
+    a = salience(im.next_as_one_head)
+    near = ranked(like, [j for j in among if j != i])[:neighbours]
+    added = weighted_sum(im, [a[j] if j in near else 0.0 for j in range(im.n)])
+    return [x + y for x, y in zip(im.content[i], added, strict=True)]
+
+
+def with_rest(im, keep, states, a):
+    gone, places = [i for i in range(im.n) if i not in keep], sorted(keep)
     if im.num_keep > 1 and gone:
         extra = ranked(a, gone)[0]
         states[extra] = weighted_sum(im, [a[j] if j in gone else 0.0 for j in range(im.n)])
@@ -87,6 +94,18 @@ def knn_weighted(im, keep, neighbours=32):
     else:
         groups = [keep.index(i) if i in keep else -1 for i in range(im.n)]
     return [states[i] for i in places], groups, None, places
+
+
+def centres(im, keep, neighbours=32, text_weight=50.0):
+    """All kept are centres unless the selector says which."""
+    a, cos, text = salience(im.next_as_one_head), im.next_as_one_head.key_cos, similarity(im)
+    own = [i for i in keep if im.groups is None or im.groups[i] >= 0]
+    rest = [i for i in range(im.n) if i not in keep or i in own]
+    states = {i: list(im.content[i]) for i in keep}
+    for i in own:
+        like = [c + text_weight * t for c, t in zip(cos[i], text, strict=True)]
+        states[i] = gathered(im, i, rest, like, neighbours)
+    return with_rest(im, keep, states, a)
 
 
 def propagate(im, keep, alpha=0.1, neighbours=8):

@@ -28,7 +28,7 @@ def knn_weighted(
     the most attended of these. Returns [B, K, M·D], for every token its own place or that one [B, N] (-1
     where only one is kept), no sizes, and all places kept [B, K].
     """
-    (b, n), kept = tokens.shape, keep.shape[1]
+    n, kept = tokens.shape[1], keep.shape[1]
     with torch.no_grad():
         as_one = tokens.next_as_one_head()
         unit, attention = as_one.unit_keys(), as_one.salience()  # [B, N, H·d], [B, N]
@@ -40,6 +40,14 @@ def knn_weighted(
         near = top_mask(similar, min(neighbours, n - 1))
         merged.append((near * attention.unsqueeze(1)) @ content)
     states = take(content, keep) + (torch.cat(merged, dim=1) if merged else 0)
+    return with_rest(tokens, keep, states, attention)
+
+
+def with_rest(
+    tokens: VisionTokens, keep: Tensor, states: Tensor, attention: Tensor
+) -> tuple[Tensor, Tensor, None, Tensor]:
+    """What a merger made of the kept tokens, [B, K, M·D], and the token that sums up what leaves."""
+    (b, n), kept, content = tokens.shape, keep.shape[1], tokens.content.float()
     dropped = torch.ones(b, n, dtype=torch.bool, device=keep.device).scatter(1, keep, False)
     if one_more(tokens.num_keep) and kept < n:
         weight = attention * dropped
