@@ -1,17 +1,14 @@
-"""Ward's clustering against a plain loop and scipy's, however it runs; its selector and its merger."""
+"""Ward's clustering against a plain loop and scipy's, however it runs."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from references.ward import partition
 
-from hf_vtp import VisionTokens
-from hf_vtp.methods.selectors import SELECTORS
-from hf_vtp.methods.selectors import ward as page
 from hf_vtp.pruning import ward as clustering
 from hf_vtp.pruning.ward import max_rounds, ward
-from hf_vtp.tools.bench.memory import peak_bytes
 
 
 def serial(x, weights, count):
@@ -57,10 +54,6 @@ def mode(request, monkeypatch):
     if request.param != "as on a CPU":
         monkeypatch.setattr(clustering, "may_wait", lambda x: False)
     return request.param
-
-
-def partition(leader):
-    return sorted(sorted(i for i, own in enumerate(leader) if own == g) for g in set(leader))
 
 
 @pytest.mark.parametrize("points", POINTS)
@@ -150,7 +143,6 @@ def test_as_many_rounds_as_there_may_be_are_enough_for_random_points():
 @pytest.fixture
 def windows_of_16(monkeypatch):
     monkeypatch.setattr(clustering, "WINDOW", 16)
-    monkeypatch.setattr(page, "WINDOW", 16)
 
 
 @pytest.mark.parametrize("n", [33, 48, 50])
@@ -184,69 +176,6 @@ def test_fewer_groups_than_windows_are_made_all_the_same(windows_of_16, mode):
         assert exactly(ward(x, weights, count, order), count)
 
 
-def tokens_of(grid, count):
-    states = torch.randn(2, grid[0] * grid[1] * grid[2], 12, generator=torch.Generator().manual_seed(0))
-    return VisionTokens(hidden_states=states, num_keep=count, grid=grid)
-
-
-def test_neighbours_along_the_curve_are_neighbours_in_the_image():
-    order = page.z_order(tokens_of((1, 4, 4), 8))
-    assert order[0].tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
-    order = page.z_order(tokens_of((2, 2, 2), 4))  # frames too
-    assert order[0].tolist() == list(range(8))
-    for grid in ((3, 5, 7), (1, 1, 9), (1, 40, 30)):
-        order = page.z_order(tokens_of(grid, 4))
-        assert order.sort(dim=1).values.tolist() == [list(range(order.shape[1]))] * 2
-    at = torch.tensor([[0, 2, 3, 9, 15], [1, 2, 4, 5, 8]])  # some have left
-    some = VisionTokens(hidden_states=torch.zeros(2, 5, 3), num_keep=2, grid=(1, 4, 4), positions=at)
-    assert at.gather(1, page.z_order(some)).tolist() == [[0, 2, 3, 9, 15], [1, 4, 5, 2, 8]]
-
-
-def select(scores, tokens):
-    chosen = SELECTORS["ward"].function(scores, tokens)
-    return chosen.keep, chosen.groups, chosen.weights
-
-
-def test_important_tokens_merge_later():
-    """Pairs at one distance: those merge first that the scorer pays no attention."""
-    pairs = torch.tensor([0.0, 1, 10, 11, 20, 21, 30, 31])[None, :, None]
-    tokens = VisionTokens(hidden_states=pairs, num_keep=6, grid=(1, 2, 4))
-    scores = torch.tensor([[0.4, 0.4, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2]])
-    keep, groups, _ = select(scores, tokens)
-    assert keep.tolist() == [[0, 1, 2, 4, 5, 6]] and groups.tolist() == [[0, 1, 2, 2, 3, 4, 5, 5]]
-
-
-def test_a_weight_is_the_size_times_the_root_of_the_score():
-    sizes = torch.tensor([[1.0, 2, 3, 1], [1, 1, 1, 1]])
-    tokens = VisionTokens(hidden_states=torch.randn(2, 4, 3), num_keep=2, grid=(1, 2, 2), sizes=sizes)
-    scores = torch.tensor([[0.04, 0.09, 0.01, -1.0], [-3.0, -1.0, 0.0, -2.0]])
-    weights = select(scores, tokens)[2]
-    expected = torch.tensor([0.2, 0.6, 0.3, (0.14 / 4 * 1e-3) ** 0.5])  # none is without weight
-    torch.testing.assert_close(weights[0], expected / expected.mean())
-    torch.testing.assert_close(weights[1], torch.ones(4))  # no score is above 0: all count alike
-
-
-@pytest.mark.parametrize("score", [-2.5, 0.0, 1e-30, 7.0])
-def test_scores_that_say_nothing_leave_scipys_groups(score, mode):
-    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
-    tokens = tokens_of((1, 6, 5), 9)
-    keep, groups, weights = select(torch.full((2, 30), score), tokens)
-    assert weights.isfinite().all() and (weights > 0).all()
-    for b in range(2):
-        tree = hierarchy.linkage(tokens.hidden_states[b].double().numpy(), "ward")
-        assert partition(groups[b].tolist()) == partition(hierarchy.fcluster(tree, 9, "maxclust").tolist())
-        assert groups[b, keep[b]].tolist() == list(range(9))
-
-
-def test_the_selector_cuts_large_images_into_windows_of_neighbours(windows_of_16):
-    tokens = tokens_of((1, 8, 8), 20)
-    keep, groups, _ = select(torch.rand(2, 64), tokens)
-    quarter = torch.arange(64) // 32 * 2 + torch.arange(64) % 8 // 4
-    for b in range(2):
-        assert torch.equal(quarter[keep[b, groups[b]]], quarter)
-    assert (keep.diff(dim=1) > 0).all()
-
-
 class Shapes(torch.utils._python_dispatch.TorchDispatchMode):
     """Finds the largest tensor that an operation makes."""
 
@@ -270,18 +199,6 @@ def test_no_temporary_has_the_size_of_all_pairs_times_channels(mode):
     assert 2 * 128**2 * 4 <= shapes.largest <= 2 * 128**2 * 8
 
 
-@pytest.mark.parametrize("rounds", [None, 3])
-def test_scratch_for_16384_tokens_is_at_most_256_mib(rounds, monkeypatch):
-    """Whichever way it runs; the rounds of a device all need the same, so a few of them show it."""
-    if rounds is not None:
-        monkeypatch.setattr(clustering, "may_wait", lambda x: False)
-    monkeypatch.setattr(clustering, "max_rounds", lambda *_: 3)
-    tokens = VisionTokens(torch.randn(1, 16384, 768), num_keep=12000, grid=(1, 128, 128))
-    scores = torch.rand(1, 16384)
-    needed = peak_bytes(lambda: select(scores, tokens), torch.device("cpu"))
-    assert 2**26 < needed <= 2**28
-
-
 def test_it_compiles_to_one_graph_with_the_same_groups():
     torch.compiler.reset()
     x, weights = alike(60)
@@ -290,13 +207,13 @@ def test_it_compiles_to_one_graph_with_the_same_groups():
     torch.compiler.reset()
 
 
-def test_on_a_device_nothing_waits():
+def test_on_a_device_nothing_waits(monkeypatch):
     """A tensor on the meta device has no values that could be asked for."""
     x, weights = (t.to("meta") for t in alike(60))
-    assert ward(x, weights, 20).shape == (2, 60)
-    tokens = VisionTokens(x, num_keep=20, grid=(1, 6, 10))
-    keep, groups, weights = select(weights, tokens)
-    assert keep.shape == (2, 20) and groups.shape == weights.shape == (2, 60)
+    for order in (None, torch.arange(60, device="meta").expand(2, 60)):
+        found = ward(x, weights, 20, order)
+        assert found.shape == (2, 60) and found.is_meta
+        monkeypatch.setattr(clustering, "WINDOW", 16)
 
 
 def test_the_order_of_tokens_decides_nothing_but_names():

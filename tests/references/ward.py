@@ -50,3 +50,8 @@ def merged(one, other):
     (a, x, members), (b, y, others) = one, other
     centre = [(a * p + b * q) / (a + b) for p, q in zip(x, y, strict=True)]
     return a + b, centre, members + others
+
+
+def partition(groups):
+    """The members of each group, whatever the groups are called."""
+    return sorted(sorted(i for i, own in enumerate(groups) if own == g) for g in set(groups))
