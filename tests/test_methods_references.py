@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import greedy, mergers, newer, scorers, selectors
+from references import greedy, mergers, more_options, references, scorers, selectors
 from references.cases import DEGENERATE, PADDED, RANDOM, WIDTH, converted
 from references.image import image
 from references.probes import probe
@@ -15,15 +15,9 @@ from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
 
-
-def loops(table, *modules):
-    """By name the first loop of that name in the modules, None where there is none."""
-    return {name: next((vars(m)[name] for m in modules if name in vars(m)), None) for name in table}
-
-
-SCORE = loops(SCORERS, scorers, newer)
-SELECT = loops(SELECTORS, selectors, greedy, newer)
-MERGE = loops(MERGERS, mergers, newer)
+SCORE = references(SCORERS, scorers)
+SELECT = references(SELECTORS, selectors, greedy)
+MERGE = references(MERGERS, mergers)
 GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells"}  # mergers, and who makes their groups
 
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
@@ -70,11 +64,6 @@ OPTIONS = {
     "pivots": [{"pivots": 1}, {"pivots": 100}],
     "recovered": [{"neighbours": 1}, {"neighbours": 4}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
-    "calibrated_attention": [{"sensitivity": t} for t in (0.0, 0.9, 1.05)],
-    "recycle": [{"sensitivity": 1.0}],
-    "recycled_cells": [{"cell": 1}, {"cell": 2}, {"cell": 3}],
-    "global_local": [{"global_share": 0.0}, {"global_share": 1.0}, {"windows": 2}, {"windows": 1}],
-    "principal_groups": [{"group_size": 2}, {"group_size": 1}, {"importance": "score"}],
     "threshold": [{"at": 0.25}, {"deviations": 0.5}, {"deviations": -1.0}],
     "unlike_ranked": [{"by_score": 0.0}, {"by_score": 1.0}],
     "contextual": [{"share": 0.0}, {"share": 0.5}, {"share": 1.0}],
@@ -82,6 +71,8 @@ OPTIONS = {
     "many_to_many": [{"temperature": 0.5}],
     "propagate": [{"alpha": 1.0, "neighbours": 1}, {"neighbours": 3}],
 }
+for table in (SCORERS, SELECTORS, MERGERS):
+    OPTIONS |= more_options(table)
 # fields of the tokens that a method of that name follows
 FIELDS = {
     "spread": [{}, {"pooled": True}],
@@ -116,9 +107,9 @@ def scores_of(tokens):
 
 
 def test_every_method_of_the_package_has_a_reference():
-    for table, references in ((SCORERS, SCORE), (SELECTORS, SELECT), (MERGERS, MERGE)):
+    for table, loops in ((SCORERS, SCORE), (SELECTORS, SELECT), (MERGERS, MERGE)):
         own = {name for name, row in table.items() if row.function.__module__.startswith("hf_vtp.")}
-        assert own and not {name for name in own if references.get(name) is None}
+        assert own and not {name for name in own if loops.get(name) is None}
     assert not OPTIONS.keys() - SCORERS.keys() - SELECTORS.keys() - MERGERS.keys() - {"lloyd"}
 
 
