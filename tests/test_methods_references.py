@@ -19,7 +19,6 @@ SCORE = references(SCORERS, scorers)
 SELECT = references(SELECTORS, selectors, greedy)
 MERGE = references(MERGERS, mergers)
 GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells"}  # mergers, and who makes their groups
-
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
 for dtype, names in {
     torch.float16: ("CLS", "merge units", "all equal", "one outlier", "zeros", "padded"),
@@ -28,6 +27,8 @@ for dtype, names in {
     CASES |= {f"{name}, {dtype}": converted(CASES[name], dtype) for name in names}
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
+OBSERVED = {"flow": scorers.of_layer, "global_local": scorers.cls_attention}
+OBSERVED |= {"anchors_buffers": scorers.received_attention}
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
 UNSCORED = {
     "bipartite",
@@ -129,11 +130,7 @@ def test_scorers(name, case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_observed_of_a_layer(case):
     tokens, images = CASES[case]
-    for name, reference in (
-        ("flow", scorers.of_layer),
-        ("anchors_buffers", scorers.received_attention),
-        ("global_local", scorers.cls_attention),
-    ):
+    for name, reference in OBSERVED.items():
         row = SCORERS[name] if name in SCORERS else SELECTORS[name]
         compare_scores(row.observe(tokens), [reference(im) for im in images], tokens.shape[1])
 

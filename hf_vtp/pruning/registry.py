@@ -16,8 +16,8 @@ class Entry:
     """One row of a table.
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
-    (queries and keys, rotated), "text" (the prompt) or "cls" (a [CLS] token). A stage records only that, and
-    a model that lacks it refuses.
+    (queries and keys, rotated), "text" (the prompt), "cls" (a [CLS] token) or "clip" (all frames of a video
+    in one view, whatever `video_budget` says). A stage records only that, and a model that lacks it refuses.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
     images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
