@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         register_family,
         register_tower,
     )
-    from .methods import list_methods
+    from .methods import list_methods, register_method
     from .methods.mergers import register_merger
     from .methods.scorers import register_scorer
     from .methods.selectors import register_selector
@@ -41,6 +41,7 @@ __all__ = [
     "register_adapter",
     "register_family",
     "register_merger",
+    "register_method",
     "register_scorer",
     "register_selector",
     "register_tower",
@@ -64,7 +65,7 @@ _MODULES = {
         "register_family",
         "register_tower",
     ),
-    "methods": ("list_methods",),
+    "methods": ("list_methods", "register_method"),
     "methods.mergers": ("register_merger",),
     "methods.scorers": ("register_scorer",),
     "methods.selectors": ("register_selector",),

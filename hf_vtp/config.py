@@ -5,16 +5,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, fields, replace
 
-from .methods.mergers.lloyd import lloyd
-from .methods.table import METHODS, PARTS
+from .methods.table import METHODS, PARTS, check_parts
 from .options import NONE, checked, documented, option
-from .pruning.registry import Entry
 from .schedule import OUTPUT, stages
 from .sharing import Shareable
 from .version import __version__
-
-LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
-
 
 NAME, NAME_OR_NONE = ("a name", (str,)), ("a name or None", (str, NONE))
 DICT, INT_OR_NONE = ("a dict of options", (dict,)), ("an int or None", (int, NONE))
@@ -85,13 +80,7 @@ class VTPConfig(Shareable):
         for f in fields(self):  # its own: a list or a dict that the caller changes later is not this one
             setattr(self, f.name, copy.deepcopy(checked(f, getattr(self, f.name))))
         self._check_amounts()
-        for part, table in PARTS.items():
-            name, options = self.part(part)
-            if part == "merger" and "lloyd" in options:
-                LLOYD.check_options("lloyd", {"rounds": options["lloyd"]})
-                options = {name: value for name, value in options.items() if name != "lloyd"}
-            table[name].check_options(name, options)
-        self._check_observers()
+        check_parts({part: self.part(part) for part in PARTS})
 
     def part(self, kind: str) -> tuple[str, dict]:
         """Name and options of the "scorer", "selector" or "merger": the method's own unless replaced."""
@@ -129,17 +118,6 @@ class VTPConfig(Shareable):
     ) -> list[tuple[int, float]]:
         """The same as hf_vtp.schedule.stages."""
         return stages(self, num_layers, default_layer, what, has_output)
-
-    def _check_observers(self) -> None:
-        """A stage finds what was observed of earlier layers by layer alone, so one part at most observes."""
-        names = {part: self.part(part)[0] for part in PARTS}
-        observing = [part for part, name in names.items() if PARTS[part][name].watches]
-        if len(observing) > 1:
-            first, second = observing[:2]
-            raise ValueError(
-                f"{first} {names[first]!r} and {second} {names[second]!r} both observe earlier layers, which "
-                f"one part of a method can do; choose another {first} or another {second}"
-            )
 
     def _check_amounts(self) -> None:
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]

@@ -77,7 +77,7 @@ def test_the_core_imports_no_tool_and_methods_and_families_know_nothing_of_each_
         ("config.py", "if x:\n    from hf_vtp import metrics"),
         ("hub.py", "import importlib\nimportlib.import_module('hf_vtp.tools')"),
         ("__init__.py", "from .visualize import see"),
-        ("methods/scorers/flow.py", "from ...families import rows"),
+        ("methods/scorers/equal.py", "from ...families import rows"),
         ("methods/table.py", "from .. import families"),
         ("families/rows.py", "from ..methods.table import METHODS"),
         ("prompts/reader.py", "from ..families.base import Adapter"),

@@ -5,8 +5,8 @@ import torch
 from hf_vtp import VisionTokens
 from hf_vtp.methods.mergers.lloyd import lloyd
 from hf_vtp.methods.scorers import SCORERS
-from hf_vtp.methods.scorers.uniform import regular_grid
 from hf_vtp.methods.selectors import SELECTORS
+from hf_vtp.pruning.grid import regular_grid
 from hf_vtp.pruning.similarity import nearest
 from hf_vtp.pruning.tokens import num_keep, row_blocks, take
 

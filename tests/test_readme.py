@@ -88,12 +88,17 @@ def test_the_parts_of_the_readme_work_in_every_family():
             PARTS[part].pop(name, None)
 
 
-def test_every_file_of_a_method_is_in_the_tables():
+def test_every_part_is_in_the_file_of_its_name_or_on_the_page_of_the_method_that_uses_it():
     helpers = {"lloyd"}  # an option of every merger
     for part, table in PARTS.items():
         folder = ROOT / "hf_vtp" / "methods" / f"{part}s"
         files = {file.stem for file in folder.glob("*.py")} - {"__init__"} - helpers
-        assert files == set(table), part
+        places = {name: entry.function.__module__.split(".")[2:] for name, entry in table.items()}
+        assert files == {name for name, place in places.items() if place == [f"{part}s", name]}, part
+        for name in set(table) - files:
+            (page,) = places[name]
+            source = (ROOT / "hf_vtp" / "methods" / f"{page}.py").read_text()
+            assert f'{part}="{name}",' in source, (part, name)
         listed = [
             line.split("|")[2].strip(" `") for line in block("parts").splitlines() if f"| {part} |" in line
         ]

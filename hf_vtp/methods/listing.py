@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from ..pruning.registry import OF_LAYERS, limit_of
 from .table import METHODS, PARTS, Method
 
@@ -12,7 +14,8 @@ def list_methods() -> dict[str, dict[str, str]]:
     By name: its scorer, selector and merger; `needs`, what they look at beyond hidden states; `models` it can
     act in; `where` tokens leave by default; `keep_ratio`, whether it is met exactly, a target of the mean, or
     unused; `limit`, the most tokens of an image it takes, or ""; `after_features`, whether it can act on
-    features alone, and with which other part; `summary` and `paper`.
+    features alone, and with which other part; `summary`; `paper`; and `differs`, how it knowingly differs
+    from its authors' released code, or "".
     """
     return {name: describe(method) for name, method in METHODS.items()}
 
@@ -21,18 +24,28 @@ def describe(method: Method) -> dict[str, str]:
     rows = [table[getattr(method, part)] for part, table in PARTS.items()]
     needs = sorted({need for row in rows for need in row.needs})
     ratios = [row.keep_ratio for row in rows if row.keep_ratio != "exact"]
-    where = {None: "early in the tower", "output": "after the tower (CLIP: early)"}
     return {
         **{part: getattr(method, part) for part in PARTS},
         "needs": ", ".join(needs),
         "models": "with a prompt" if "text" in needs else "all",
-        "where": where.get(method.layers) or method.layers.__doc__.rstrip(".").lower(),
+        "where": where(method),
         "keep_ratio": ratios[0] if ratios else "exact",
         "limit": str(limit_of(rows) or ""),
         "after_features": after_features(method),
         "summary": method.summary,
         "paper": method.paper,
+        "differs": method.differs,
     }
+
+
+def where(method: Method) -> str:
+    """Where tokens leave by default, in words: those of a function are its docstring."""
+    if method.layers is None:
+        return "early in the tower"
+    if method.layers == "output":
+        return "after the tower (CLIP: early)"
+    words = inspect.getdoc(method.layers) or "after layers that it chooses"
+    return words.splitlines()[0].rstrip(".").lower()
 
 
 def after_features(method: Method) -> str:

@@ -2,228 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 
-from ..pruning.registry import Table
-from .layers import at, every_layer, every_other_layer
+from ..pruning.registry import Entry, Table
 from .mergers import MERGERS
+from .mergers.lloyd import lloyd
 from .scorers import SCORERS
 from .selectors import SELECTORS
 
+PARTS = {"scorer": SCORERS, "selector": SELECTORS, "merger": MERGERS}
+LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
+SCHEDULES = ("geometric", "linear")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """A bundle of parts; `summary` and `paper` are what the README's table says of it."""
+    """A bundle of parts, and what list_methods() says of it.
+
+    Attributes:
+        scorer, selector, merger: names of parts, a page's own or any other that is registered.
+        summary: what it does, in a few words.
+        paper: where it is from, with its number.
+        differs: one sentence on how it knowingly differs from its authors' released code, or "".
+        layers: where tokens leave unless the user says: "output", or a function from the number of a tower's
+            layers to those after which tokens leave; None for the family's own layer.
+        schedule: how several stages share the reduction, "geometric" or "linear".
+        after_features: names of parts that stand in, by kind, where no tower's layers are seen.
+        scorer_options, selector_options, merger_options: keyword arguments of the parts.
+    """
 
     scorer: str
     selector: str
     merger: str
-    summary: str
+    summary: str = ""
     paper: str = ""
-    # where tokens leave unless the user says: "output", or layers of a tower with so many; None = the
-    # family's
+    differs: str = ""
     layers: Callable[[int], list[int]] | str | None = None
-    schedule: str = "geometric"  # how several stages share the reduction; or "linear"
-    after_features: dict = field(default_factory=dict)  # parts that stand in where no tower's layers are seen
+    schedule: str = "geometric"
+    after_features: Mapping[str, str] = field(default_factory=dict)
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)
 
 
-PARTS = {"scorer": SCORERS, "selector": SELECTORS, "merger": MERGERS}
-
-
 METHODS: Table = Table("method")
-METHODS.update(
-    vtp=Method(
-        "qk_norm",
-        "spread",
-        "absorb",
-        "the default: rank by Q/K norm, suppress repeats near by, let the kept absorb the rest",
-        "this project",
-        scorer_options={"of": "qk"},
-        merger_options={"lloyd": 2},
-        after_features={"scorer": "token_norm"},  # no queries and keys are there
-    ),
-    qk_topk=Method(
-        "qk_norm",
-        "top_k",
-        "drop",
-        "the plain recipe: the largest Q/K norms stay, the rest is dropped",
-        "Vision-Token-Pruning (denis7-jean, 2025)",
-        scorer_options={"of": "qk"},
-    ),
-    dynamic=Method(
-        "token_norm",
-        "threshold",
-        "drop",
-        "layer after layer, tokens with a small norm leave; the count follows the image",
-        "Dynamic Token Pruning (ECE1512 report, 2024)",
-        every_layer,
-    ),
-    tome=Method(
-        "equal",
-        "bipartite",
-        "bipartite",
-        "the most similar pairs merge after every layer (ToMe's own place, before the MLP, is beyond hooks)",
-        "ToMe (arXiv:2210.09461)",
-        every_layer,
-        "linear",
-    ),
-    fastervlm=Method(
-        "cls_attention",
-        "top_k",
-        "drop",
-        "what [CLS] attends to most stays",
-        "FasterVLM (arXiv:2412.01818)",
-        "output",
-    ),
-    visionzip=Method(
-        "cls_attention",
-        "top_k",
-        "contextual",
-        "what [CLS] attends to most stays, a few more tokens sum up the rest",
-        "VisionZip (arXiv:2412.04467)",
-        "output",
-    ),
-    vispruner=Method(
-        "cls_attention",
-        "important_plus_diverse",
-        "drop",
-        "half of the places by attention of [CLS], half by diversity",
-        "VisPruner (arXiv:2412.01818v2)",
-        "output",
-    ),
-    prumerge=Method(
-        "cls_attention",
-        "iqr",
-        "knn_weighted",
-        "outliers of the attention of [CLS] stay and gather their neighbours; the count follows the image",
-        "LLaVA-PruMerge (arXiv:2403.15388)",
-        "output",
-    ),
-    divprune=Method(
-        "equal",
-        "max_min_diversity",
-        "drop",
-        "the most diverse set, farthest first",
-        "DivPrune (arXiv:2503.02175)",
-        "output",
-    ),
-    cdpruner=Method(
-        "text_relevance",
-        "dpp",
-        "drop",
-        "a diverse set by a determinantal point process, weighted by likeness to the prompt",
-        "CDPruner (arXiv:2506.10967)",
-        "output",
-    ),
-    hiprune=Method(
-        "received_attention",
-        "anchors_buffers",
-        "drop",
-        "anchors of a middle layer with their neighbours, then what a deep layer attends to",
-        "HiPrune (arXiv:2508.00553)",
-        "output",
-    ),
-    holov=Method(
-        "cls_attention",
-        "crop_quota",
-        "drop",
-        "every crop of the image keeps its share",
-        "HoloV (arXiv:2510.02912)",
-        "output",
-    ),
-    flowcut=Method(
-        "flow",
-        "entropy",
-        "drop",
-        "information flow, accumulated over the layers; the pace follows the entropy of attention",
-        "FlowCut (arXiv:2505.19536)",
-        every_other_layer,
-    ),
-    fopru_rank=Method(
-        "received_attention",
-        "top_k",
-        "drop",
-        "the most attended tokens stay",
-        "FoPru (arXiv:2411.14164)",
-        "output",
-    ),
-    fopru_row=Method(
-        "received_attention",
-        "image_rows",
-        "drop",
-        "the most attended rows of the image stay",
-        "FoPru (arXiv:2411.14164)",
-        "output",
-    ),
-    todre=Method(
-        "equal",
-        "least_similar",
-        "drop",
-        "greedily the token least similar to the chosen ones",
-        "ToDRE (arXiv:2505.18757)",
-        "output",
-    ),
-    scope=Method(
-        "cls_attention",
-        "scope",
-        "drop",
-        "greedily the token that covers most of the rest, weighted by attention of [CLS]",
-        "SCOPE (arXiv:2510.24214)",
-        "output",
-    ),
-    mmtok=Method(
-        "equal",
-        "max_coverage",
-        "drop",
-        "greedily the token that covers most of the prompt and the image",
-        "MMTok (arXiv:2508.18264)",
-        "output",
-    ),
-    dart=Method(
-        "qk_norm",
-        "pivots",
-        "drop",
-        "a few tokens with large K norms, and what resembles them least",
-        "DART (arXiv:2502.11494)",
-        "output",
-    ),
-    zero_tprune=Method(
-        "pagerank",
-        "unlike_ranked",
-        "drop",
-        "PageRank on the attention graph, then what resembles a better token leaves",
-        "Zero-TPrune (arXiv:2305.17328)",
-        at(1 / 12, 3 / 12, 6 / 12, 9 / 12, 11 / 12),
-    ),
-    gtp=Method(
-        "own_and_received",
-        "top_k",
-        "propagate",
-        "what leaves after every layer is passed on to its neighbours",
-        "GTP-ViT (arXiv:2311.03035)",
-        every_layer,
-        "linear",
-    ),
-    token_transforming=Method(
-        "received_attention",
-        "top_k",
-        "many_to_many",
-        "the most attended tokens become mixtures of all",
-        "Token Transforming (arXiv:2506.05709)",
-        at(1 / 4, 2 / 4, 3 / 4),
-    ),
-    recoverable=Method(
-        "cls_attention",
-        "recovered",
-        "knn_weighted",
-        "outliers of attention, what the prompt asks for, and centres that gather the rest",
-        "Recoverable Compression (arXiv:2409.01179)",
-        "output",
-    ),
-    random=Method("random", "top_k", "drop", "a floor: tokens drawn at random, seeded"),
-    uniform=Method("uniform", "top_k", "drop", "a floor: a regular grid of tokens"),
-)
+
+
+def register_method(name: str, **row) -> Method:
+    """Give a scorer, a selector and a merger a name for `apply_vtp(model, method=name)`.
+
+    `row` holds the attributes of `Method`, of which `scorer`, `selector` and `merger` must be given. Raises
+    ValueError for a name that is taken, a part that is not registered or an option it does not take, and
+    TypeError for what has the wrong type.
+    """
+    known = [f.name for f in fields(Method)]
+    for argument in row:
+        if argument not in known:
+            raise TypeError(f"unknown argument {argument!r} of a method; choose from {known}")
+    for kind in PARTS:
+        if kind not in row:
+            raise TypeError(f"method {name!r} must name a {kind}; choose from {sorted(PARTS[kind])}")
+    texts = {"the name": name, **{key: row.get(key, "") for key in (*PARTS, "summary", "paper", "differs")}}
+    for what, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{what} of a method must be a string, not {text!r}")
+    for key in ("after_features", *(f"{kind}_options" for kind in PARTS)):
+        if not isinstance(row.get(key, {}), Mapping):
+            raise TypeError(f"{key} of method {name!r} must be a dict, not {row[key]!r}")
+    method = Method(**row)
+    if name in METHODS:
+        raise ValueError(f"the method {name!r} exists already")
+    check_method(name, method)
+    METHODS[name] = method
+    return method
+
+
+def check_method(name: str, method: Method) -> None:
+    """Raise ValueError or TypeError, with one sentence, unless a method can be used as it is."""
+    if not (method.layers in (None, "output") or callable(method.layers)):
+        raise TypeError(
+            f"layers of method {name!r} must be a function from the number of layers to a list, 'output' or "
+            f"None, not {method.layers!r}"
+        )
+    if method.schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {method.schedule!r}; choose from {list(SCHEDULES)}")
+    for kind, part in method.after_features.items():
+        if kind not in PARTS:
+            raise ValueError(f"unknown part {kind!r} in after_features; choose from {list(PARTS)}")
+        _ = PARTS[kind][part]  # raises ValueError, naming those there are
+    check_parts({kind: (getattr(method, kind), getattr(method, f"{kind}_options")) for kind in PARTS})
+
+
+def check_parts(chosen: Mapping[str, tuple[str, dict]]) -> None:
+    """Raise ValueError unless these parts, by kind with their options, exist, take those and go together."""
+    for kind, (part, options) in chosen.items():
+        if kind == "merger" and "lloyd" in options:
+            LLOYD.check_options("lloyd", {"rounds": options["lloyd"]})
+            options = {name: value for name, value in options.items() if name != "lloyd"}
+        PARTS[kind][part].check_options(part, options)
+    # a stage finds what was observed of earlier layers by layer alone
+    observing = [(kind, part) for kind, (part, _) in chosen.items() if PARTS[kind][part].watches]
+    if len(observing) > 1:
+        (first, one), (second, other) = observing[:2]
+        raise ValueError(
+            f"{first} {one!r} and {second} {other!r} both observe earlier layers, which one part of a method "
+            f"can do; choose another {first} or another {second}"
+        )

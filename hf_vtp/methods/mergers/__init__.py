@@ -1,8 +1,8 @@
-"""Mergers: what becomes of the tokens that leave. One method a file, one row a method."""
+"""Mergers: what becomes of the tokens that leave. Here those that several methods share."""
 
 from ...pruning.registry import Table
 
 MERGERS = Table("merger")
 register_merger = MERGERS.register
 
-from . import absorb, bipartite, contextual, drop, knn_weighted, many_to_many, propagate  # noqa: E402, F401
+from . import absorb, drop, knn_weighted  # noqa: E402, F401  (each adds its row)

@@ -1,4 +1,4 @@
-"""Scores: one number per token, [B, N] float32, higher = kept. One method a file, one row a method."""
+"""Scores: one number per token, [B, N] float32, higher = kept. Here those that several methods share."""
 
 from typing import Literal
 
@@ -8,16 +8,4 @@ SCORERS = Table("scorer")
 register_scorer = SCORERS.register
 Order = Literal["largest", "smallest"]  # which end of a score stays, where precedents disagree
 
-from . import (  # noqa: E402, F401  (each adds its rows)
-    cls_attention,
-    equal,
-    flow,
-    own_and_received,
-    pagerank,
-    qk_norm,
-    random,
-    received_attention,
-    text_relevance,
-    token_norm,
-    uniform,
-)
+from . import cls_attention, equal, qk_norm, received_attention, text_relevance, token_norm  # noqa: E402, F401

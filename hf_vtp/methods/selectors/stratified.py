@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from ...pruning.grid import grid_lines
 from ...pruning.similarity import rank_within
 from ...pruning.tokens import VisionTokens
-from ..scorers.uniform import grid_lines
 from . import register_selector
 from .top_k import highest
 
