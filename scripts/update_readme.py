@@ -30,12 +30,21 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def methods() -> str:
-    shown = ("summary", "needs", "models", "where", "keep_ratio", "limit", "paper")
+    shown = ("summary", "needs", "models", "where", "keep_ratio", "limit", "paper", "differs")
     rows = [
         [f"`{name}`", " + ".join(f"`{row[part]}`" for part in PARTS), *(row[key] for key in shown)]
         for name, row in list_methods().items()
     ]
-    headings = ["what it does", "needs", "models", "leaves", "`keep_ratio`", "most tokens", "source"]
+    headings = [
+        "what it does",
+        "needs",
+        "models",
+        "leaves",
+        "`keep_ratio`",
+        "most tokens",
+        "source",
+        "differs",
+    ]
     return table(["method", "scorer + selector + merger", *headings], rows)
 
 

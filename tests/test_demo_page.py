@@ -9,6 +9,7 @@ import pytest
 from load_script import run
 from PIL import Image
 
+from hf_vtp import list_methods
 from hf_vtp.tools import shipped
 from hf_vtp.tools.bench.cli import UsageError
 from hf_vtp.tools.demo import session as module
@@ -53,6 +54,21 @@ def test_the_page_escapes_what_models_and_files_say():
     rows = [Row(UNPRUNED, 4, 4, 10, 1.0, "<script>alert(1)</script>")]
     assert "<script>" not in words.table(rows) and "&lt;script&gt;" in words.table(rows)
     assert "<img" not in words.sentence(UsageError("<img src=x> is no image"))
+
+
+def test_the_page_says_how_chosen_methods_differ_from_released_code():
+    differing = next(name for name, row in list_methods().items() if row["differs"])
+    said = words.differences(["vtp", differing, "no such method"])
+    assert html.unescape(said) == f"<p><code>{differing}</code> {list_methods()[differing]['differs']}</p>"
+    assert words.differences(["vtp", "random"]) == words.differences([]) == ""
+
+
+def test_a_change_of_methods_changes_what_is_said_of_them(page):
+    parts = page.build(Session()).config
+    shown = {part["props"].get("elem_id"): part["id"] for part in parts["components"]}
+    change = (shown["methods"], "change")
+    calls = [call for call in parts["dependencies"] if change in map(tuple, call["targets"])]
+    assert [call["outputs"] for call in calls] == [[shown["differs"]]]
 
 
 def test_a_problem_is_a_paragraph_of_plain_words():

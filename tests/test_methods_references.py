@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import greedy, mergers, scorers, selectors
+from references import greedy, mergers, more_options, references, scorers, selectors
 from references.cases import DEGENERATE, PADDED, RANDOM, converted
 from references.image import image
 
@@ -14,9 +14,9 @@ from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
 
-SCORE = {name: getattr(scorers, name, None) for name in SCORERS}
-SELECT = {name: getattr(selectors, name, None) or getattr(greedy, name, None) for name in SELECTORS}
-MERGE = {name: getattr(mergers, name, None) for name in MERGERS}
+SCORE = references(SCORERS, scorers)
+SELECT = references(SELECTORS, selectors, greedy)
+MERGE = references(MERGERS, mergers)
 
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
 for dtype, names in {
@@ -66,6 +66,8 @@ OPTIONS = {
     "many_to_many": [{"temperature": 0.5}],
     "propagate": [{"alpha": 1.0, "neighbours": 1}, {"neighbours": 3}],
 }
+for table in (SCORERS, SELECTORS, MERGERS):
+    OPTIONS |= more_options(table)
 # fields of the tokens that a method of that name follows
 FIELDS = {
     "spread": [{}, {"pooled": True}],
@@ -98,9 +100,9 @@ def scores_of(tokens):
 
 
 def test_every_method_of_the_package_has_a_reference():
-    for table, references in ((SCORERS, SCORE), (SELECTORS, SELECT), (MERGERS, MERGE)):
+    for table, loops in ((SCORERS, SCORE), (SELECTORS, SELECT), (MERGERS, MERGE)):
         own = {name for name, row in table.items() if row.function.__module__.startswith("hf_vtp.")}
-        assert own and not {name for name in own if references.get(name) is None}
+        assert own and not {name for name in own if loops.get(name) is None}
     assert not OPTIONS.keys() - SCORERS.keys() - SELECTORS.keys() - MERGERS.keys() - {"lloyd"}
 
 

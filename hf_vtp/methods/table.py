@@ -67,6 +67,9 @@ def register_method(name: str, **row) -> Method:
     for what, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{what} of a method must be a string, not {text!r}")
+    for key in ("after_features", *(f"{kind}_options" for kind in PARTS)):
+        if not isinstance(row.get(key, {}), Mapping):
+            raise TypeError(f"{key} of method {name!r} must be a dict, not {row[key]!r}")
     method = Method(**row)
     if name in METHODS:
         raise ValueError(f"the method {name!r} exists already")

@@ -70,17 +70,6 @@ def grid_union(scores, im, stride=3):
     return sorted(order[: im.num_keep])
 
 
-def image_rows(scores, im):
-    rows = {}
-    for i, p in enumerate(im.place):
-        rows.setdefault(p // im.grid[2], []).append(i)
-    best_first = sorted(rows, key=lambda row: (-fsum(scores[i] for i in rows[row]), row))
-    kept = []
-    for row in best_first:
-        kept += ranked(scores, rows[row])[: im.num_keep - len(kept)]
-    return sorted(kept)
-
-
 def stratified(scores, im):
     rows, columns = grid_of(im)
     lines, cells = grid_lines(rows, columns, im.num_keep), {}

@@ -19,10 +19,11 @@ from ..pictures import MOST_BYTES, read_picture
 from ..shipped import ANSWERING, SEEING, STAND_INS
 from .access import offered, spare_from_proxy
 from .session import METHODS, MOST_METHODS, PANEL, Session
-from .words import CSS, INTRO, RANDOM, TESTBED, UNITS, sentence, table
+from .words import CSS, INTRO, RANDOM, TESTBED, UNITS, differences, sentence, table
 
 SAMPLES = {path.stem: path for path in sorted((Path(__file__).parent / "samples").iterdir())}
 OWN = "your own"
+FIRST = ["vtp", "random"]  # methods that are chosen when the page opens
 QUESTIONS = {
     SEEING: "a yellow triangle, a red circle, a blue cross",
     None: "what color is the triangle ?",  # there is one in most of the scenes
@@ -71,12 +72,13 @@ def build(session: Session, model: str = ANSWERING) -> gr.Blocks:
                 ratio = gr.Slider(0.05, 1.0, value=0.5, step=0.05, label="keep_ratio", elem_id="ratio")
                 methods = gr.Dropdown(
                     list(METHODS),
-                    value=["vtp", "random"],
+                    value=FIRST,
                     multiselect=True,
                     max_choices=MOST_METHODS,
                     label=f"Methods, at most {MOST_METHODS}",
                     elem_id="methods",
                 )
+                differs = gr.HTML(differences(FIRST), elem_id="differs")
                 heat_map = gr.Checkbox(False, label="Show scores as a heat map", elem_id="heat")
                 run = gr.Button("Run", variant="primary", elem_id="run")
             with gr.Column(scale=3, min_width=420):
@@ -100,6 +102,7 @@ def build(session: Session, model: str = ANSWERING) -> gr.Blocks:
 
         quiet = dict(show_progress="hidden", api_visibility="private")
         name.change(lambda n: QUESTIONS.get(n, QUESTIONS[None]), name, question, **quiet)
+        methods.change(differences, methods, differs, **quiet)
         sample.change(choose, [sample, upload], [shown, problem], **quiet)
         # a second upload changes no radio button, so it is shown from here too
         upload.upload(lambda path: (OWN, *choose(OWN, path)), upload, [sample, shown, problem], **quiet)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 
+from ...methods import list_methods
 from .session import UNPRUNED, Row
 
 LONGEST = 400  # characters of a problem
@@ -16,6 +18,7 @@ CSS = """
 #numbers th:first-child, #numbers td:first-child, #numbers th:last-child, #numbers td:last-child
   { text-align: left; }
 #kept .grid-wrap { min-height: 0 !important; max-height: none !important; }  /* all pictures, none cut */
+#differs p { font-size: 0.85em; opacity: 0.8; margin: 2px 0; }
 #problem p { color: #b3261e; font-weight: 600; }
 """
 INTRO = """# hf_vtp
@@ -44,6 +47,13 @@ def sentence(error: Exception | str) -> str:
     if first and first[0].isalpha():  # not a file's name, or code
         text = text[0].upper() + text[1:]
     return f"<p>{html.escape(text.rstrip('.'))}.</p>"
+
+
+def differences(methods: Iterable[str]) -> str:
+    """How each of the methods differs from its authors' released code, as HTML; "" where none does."""
+    known = list_methods()
+    said = {name: known[name]["differs"] for name in methods if name in known and known[name]["differs"]}
+    return "".join(f"<p><code>{name}</code> {html.escape(words)}</p>" for name, words in said.items())
 
 
 def table(rows: list[Row]) -> str:
