@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import greedy, mergers, more_options, newer, references, scorers, selectors
+from references import greedy, mergers, more_options, references, scorers, selectors
 from references.cases import DEGENERATE, PADDED, RANDOM, WIDTH, converted
 from references.image import image
 from references.probes import probe
@@ -16,9 +16,9 @@ from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.pruning.tokens import Choice, as_choice
 
-SCORE = references(SCORERS, scorers, newer)
-SELECT = references(SELECTORS, selectors, greedy, newer)
-MERGE = references(MERGERS, mergers, newer)
+SCORE = references(SCORERS, scorers)
+SELECT = references(SELECTORS, selectors, greedy)
+MERGE = references(MERGERS, mergers)
 # mergers, and who makes their groups
 GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells", "weighted_mean": "ward"}
 
@@ -30,6 +30,8 @@ for dtype, names in {
     CASES |= {f"{name}, {dtype}": converted(CASES[name], dtype) for name in names}
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
+OBSERVED = {"flow": scorers.of_layer, "global_local": scorers.cls_attention}
+OBSERVED |= {"anchors_buffers": scorers.received_attention}
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
 UNSCORED = {  # do not look at scores
     "bipartite",
@@ -72,11 +74,6 @@ OPTIONS = {
     "pivots": [{"pivots": 1}, {"pivots": 100}],
     "recovered": [{"neighbours": 1, "centre_neighbours": 1}, {"neighbours": 4, "centre_neighbours": 3}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
-    "calibrated_attention": [{"sensitivity": t} for t in (0.0, 0.9, 1.05)],
-    "recycle": [{"sensitivity": 1.0}],
-    "recycled_cells": [{"cell": 1}, {"cell": 2}, {"cell": 3}],
-    "global_local": [{"global_share": 0.0}, {"global_share": 1.0}, {"windows": 2}, {"windows": 1}],
-    "principal_groups": [{"group_size": 2}, {"group_size": 1}, {"importance": "score"}],
     "threshold": [{"at": 0.25}, {"deviations": 0.5}, {"deviations": -1.0}],
     "unlike_ranked": [{"by_score": 0.0}, {"by_score": 1.0}],
     "contextual": [{"share": 0.0}, {"share": 0.5}, {"share": 1.0}],
@@ -143,11 +140,7 @@ def test_scorers(name, case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_observed_of_a_layer(case):
     tokens, images = CASES[case]
-    for name, reference in (
-        ("flow", scorers.of_layer),
-        ("anchors_buffers", scorers.received_attention),
-        ("global_local", scorers.cls_attention),
-    ):
+    for name, reference in OBSERVED.items():
         row = SCORERS[name] if name in SCORERS else SELECTORS[name]
         compare_scores(row.observe(tokens), [reference(im) for im in images], tokens.shape[1])
 
