@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from .methods.table import METHODS, PARTS, check_parts
@@ -108,6 +108,11 @@ class VTPConfig(Shareable):
         if chosen is None or chosen == own:
             options = {**getattr(method, f"{kind}_options"), **options}
         return own if chosen is None else chosen, options
+
+    @property
+    def place(self) -> int | list[int] | str | Callable[[int], list[int]] | None:
+        """The layer asked for; without one the method's own place, if it has one."""
+        return METHODS[self.method].layers if self.layer is None else self.layer
 
     def for_language(self) -> VTPConfig:
         """The same where a language model reads what stays: with the method's own parts for that.

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import readme_quality
+import readme_real
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 from hf_vtp import list_families, list_methods
@@ -109,6 +110,12 @@ def quality() -> str:
     return f"{rows}\n\n{readme_quality.summary(found)}\n\n```bash\n{shown}\n```"
 
 
+def real() -> str:
+    """The default on real ImageNet weights, at equal FLOPs."""
+    rows = table(readme_real.HEADINGS, readme_real.rows(ROOT))
+    return f"{rows}\n\n```bash\n{shown_command(readme_real.command(ROOT))}\n```"
+
+
 def early() -> str:
     """One early stage: mean cosines at equal measured throughput."""
     result = readme_quality.early(ROOT)
@@ -196,6 +203,7 @@ OF_VLM = (
 SPEED = {"clip": OF_CLIP, "llava": OF_VLM, "qwen2_5_vl": OF_VLM}  # by a result's "benchmark"
 
 BLOCKS = {
+    "real": real,
     "commands": commands,
     "models": models,
     "methods": methods,

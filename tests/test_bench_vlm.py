@@ -98,7 +98,7 @@ def test_llava(bench, tmp_path, monkeypatch):
     layers = [None, "output", [0, 1]]
     cases = [("unpatched", None, None), *((m, 0.5, where) for m in ("vtp", "qk_topk") for where in layers)]
     assert [(r["method"], r["keep_ratio"], r["layer"]) for r in rows] == cases * 2
-    assert [row["layers"] for row in rows[:4]] == [None, [1], [2], [0, 1]]
+    assert [row["layers"] for row in rows[:4]] == [None, [0, 1, 2], [2], [0, 1]]
     assert {row["kept_tokens"] for row in rows if row["layers"]} == {18}
     check_numbers(rows[:7])
     check_numbers(rows[7:])
@@ -129,7 +129,7 @@ def test_qwen(bench):
     ]
     check_numbers(rows[:3])
     check_numbers(rows[3:])
-    assert rows[4]["layers"] == [1] and rows[5]["layers"] == [3]
+    assert rows[4]["layers"] == [0, 1, 2] and rows[5]["layers"] == [3]
     assert rows[3]["prompt_tokens"] == 64 + 8 + 2  # and the marks around the image
     assert rows[4]["tower_flop_ratio"] > 1.3 and rows[4]["ttft_flop_ratio"] > rows[5]["ttft_flop_ratio"]
 

@@ -64,7 +64,7 @@ import hf_vtp
 new = [name for name in hf_vtp.list_methods() if name not in before]
 model = CLIPVisionModel(CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=3,
                                          num_attention_heads=2, image_size=16, patch_size=4))
-hf_vtp.apply_vtp(model, method="fopru_row", keep_ratio=0.5)
+hf_vtp.apply_vtp(model, method="fopru_row", keep_ratio=0.5, layer=1)
 model(torch.randn(1, 3, 16, 16))
 print(json.dumps([hf_vtp.__file__, new, hf_vtp.vtp_stats(model).keep_indices[0].tolist()]))
 """

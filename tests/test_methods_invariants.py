@@ -16,7 +16,8 @@ from hf_vtp.pruning.tokens import as_choice
 
 CASES = {name: make() for name, make in {**RANDOM, **PADDED}.items()}
 WHOLE = [name for name in CASES if name in RANDOM]
-GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells"}  # mergers, and who makes their groups
+# mergers, and who makes their groups
+GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells", "weighted_mean": "ward"}
 
 
 def scores_of(tokens):
@@ -37,8 +38,8 @@ def merger_input(name, tokens):
     """Places as `prune` would hand them in, and the tokens with the groups of a selector that makes some."""
     extra = MERGERS[name].extra(tokens.num_keep) if name in MERGERS and MERGERS[name].extra else 0
     if name in GROUPED_BY:
-        keep, groups, *_ = call_selector(GROUPED_BY[name], tokens)
-        return replace(tokens, groups=groups), keep
+        choice = as_choice(SELECTORS[GROUPED_BY[name]].function(scores_of(tokens), tokens))
+        return replace(tokens, groups=choice.groups, group_weights=choice.weights), choice.keep
     return tokens, call_selector("top_k", replace(tokens, num_keep=tokens.num_keep - extra))[0]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import greedy, mergers, more_options, newer, references, scorers, selectors
+from references import greedy, mergers, more_options, references, scorers, selectors
 from references.cases import DEGENERATE, PADDED, RANDOM, WIDTH, converted
 from references.image import image
 from references.probes import probe
@@ -14,12 +14,13 @@ from hf_vtp.methods.mergers.lloyd import lloyd
 from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
-from hf_vtp.pruning.tokens import as_choice
+from hf_vtp.pruning.tokens import Choice, as_choice
 
-SCORE = references(SCORERS, scorers, newer)
-SELECT = references(SELECTORS, selectors, greedy, newer)
-MERGE = references(MERGERS, mergers, newer)
-GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells"}  # mergers, and who makes their groups
+SCORE = references(SCORERS, scorers)
+SELECT = references(SELECTORS, selectors, greedy)
+MERGE = references(MERGERS, mergers)
+# mergers, and who makes their groups
+GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells", "weighted_mean": "ward"}
 
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
 for dtype, names in {
@@ -29,6 +30,8 @@ for dtype, names in {
     CASES |= {f"{name}, {dtype}": converted(CASES[name], dtype) for name in names}
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
+OBSERVED = {"flow": scorers.of_layer, "global_local": scorers.cls_attention}
+OBSERVED |= {"anchors_buffers": scorers.received_attention}
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
 UNSCORED = {  # do not look at scores
     "bipartite",
@@ -39,6 +42,8 @@ UNSCORED = {  # do not look at scores
 # where scores are equal two tokens often gain the same, by the formula, and rounding decides between them:
 # two that resemble nothing but each other, the two of a crop. The case "signs" has such ties, exact ones.
 MIRRORED = {"scope", "crop_quota"}
+
+CLOSE = dict(rtol=2e-5, atol=1e-6)
 
 # options beside the defaults
 OPTIONS = {
@@ -69,11 +74,6 @@ OPTIONS = {
     "pivots": [{"pivots": 1}, {"pivots": 100}],
     "recovered": [{"neighbours": 1, "centre_neighbours": 1}, {"neighbours": 4, "centre_neighbours": 3}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
-    "calibrated_attention": [{"sensitivity": t} for t in (0.0, 0.9, 1.05)],
-    "recycle": [{"sensitivity": 1.0}],
-    "recycled_cells": [{"cell": 1}, {"cell": 2}, {"cell": 3}],
-    "global_local": [{"global_share": 0.0}, {"global_share": 1.0}, {"windows": 2}, {"windows": 1}],
-    "principal_groups": [{"group_size": 2}, {"group_size": 1}, {"importance": "score"}],
     "threshold": [{"at": 0.25}, {"deviations": 0.5}, {"deviations": -1.0}],
     "unlike_ranked": [{"by_score": 0.0}, {"by_score": 1.0}],
     "contextual": [{"share": 0.0}, {"share": 0.5}, {"share": 1.0}],
@@ -140,11 +140,7 @@ def test_scorers(name, case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_observed_of_a_layer(case):
     tokens, images = CASES[case]
-    for name, reference in (
-        ("flow", scorers.of_layer),
-        ("anchors_buffers", scorers.received_attention),
-        ("global_local", scorers.cls_attention),
-    ):
+    for name, reference in OBSERVED.items():
         row = SCORERS[name] if name in SCORERS else SELECTORS[name]
         compare_scores(row.observe(tokens), [reference(im) for im in images], tokens.shape[1])
 
@@ -152,7 +148,7 @@ def test_what_is_observed_of_a_layer(case):
 def compare_scores(scores, expected, n):
     assert scores.dtype == torch.float32 and scores.shape == (len(expected), n) and scores.isfinite().all()
     for own, plain in zip(scores.double(), expected, strict=True):
-        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), **CLOSE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,10 +173,18 @@ def test_selectors(name, case):
                     compare_selection(name, scores[kind], replace(tokens, **values), options, images)
 
 
+def compare_numbers(found, plain):
+    """Places are the same, weights the same but for rounding."""
+    if not found.is_floating_point():
+        assert found.tolist() == plain
+    else:
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), torch.tensor(plain).double(), **CLOSE)
+
+
 def compare_selection(name, scores, tokens, options, images):
-    keep, more = SELECTORS[name].function(scores, tokens, **options), []
-    if isinstance(keep, tuple):
-        keep, *more = keep
+    choice = as_choice(SELECTORS[name].function(scores, tokens, **options))
+    keep, *more = (x for x in vars(choice).values() if x is not None)
     assert keep.dtype == torch.int64
     if name not in COUNTING:
         assert keep.shape == (len(scores), tokens.num_keep)
@@ -188,7 +192,11 @@ def compare_selection(name, scores, tokens, options, images):
         expected = SELECT[name](scores[b, : im.n].double().tolist(), im, **options)
         if isinstance(expected, tuple):
             expected, *own = expected
-            assert [x[b, : len(plain)].tolist() for x, plain in zip(more, own, strict=True)] == own
+            assert len(more) == len(own)
+            for x, plain in zip(more, own, strict=True):
+                compare_numbers(x[b, : len(plain)], plain)
+            places = choice.groups[b, expected].tolist()  # a kept token is in its own group, or in none
+            assert all(g in (-1, i) for i, g in enumerate(places))
         places = keep[b].tolist()
         assert places == expected + [-1] * (len(places) - len(expected))
         assert expected == sorted(set(expected)) and len(expected) >= 1
@@ -208,14 +216,17 @@ def test_mergers(name, case):
             extra = name != "lloyd" and MERGERS[name].extra
             own = count - (extra(count, **options) if extra else 0)
             keep = torch.stack([torch.randperm(n, generator=g)[:own].sort().values for _ in range(b)])
-            now, groups = replace(tokens, num_keep=count), [None] * b
-            if name in GROUPED_BY and count > 1:  # with one, as after another selector
-                chosen = SELECTORS[GROUPED_BY[name]].function(torch.rand(b, n, generator=g), now)
-                keep, groups = as_choice(chosen).keep, as_choice(chosen).groups
-                now, groups = replace(now, groups=groups), groups.tolist()
-            for im, its in zip(images, groups, strict=True):
-                im.having(num_keep=count, groups=its)
-            compare_merger(name, now, keep, options, images)
+            for selector in (None, GROUPED_BY[name]) if name in GROUPED_BY and count > 1 else (None,):
+                choice = Choice(keep)  # as after a selector that makes no groups
+                if selector:
+                    scores = torch.rand(b, n, generator=g)
+                    choice = as_choice(SELECTORS[selector].function(scores, replace(tokens, num_keep=count)))
+                now = {"groups": choice.groups, "group_weights": choice.weights}
+                for i, im in enumerate(images):
+                    im.having(**{key: None if x is None else x[i].tolist() for key, x in now.items()})
+                    im.having(num_keep=count)
+                now = replace(tokens, num_keep=count, **now)
+                compare_merger(name, now, choice.keep, options, images)
 
 
 def compare_merger(name, tokens, keep, options, images):

@@ -131,9 +131,16 @@ def test_a_broken_promise_fails_its_own_checks_and_no_other(broken, monkeypatch)
     assert state(model) == before
 
 
-def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(monkeypatch):
+@pytest.mark.parametrize("merger", [None, "absorb"])
+def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(merger, monkeypatch):
     monkeypatch.setattr(PlainTower, "key_bias", lambda self, sizes, dtype: None)
-    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5)
+    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5, merger=merger)
+    assert verdicts(report)[False] == {"absorbed"}, report.table()
+
+
+def test_a_mean_that_is_wrong_fails_the_check_for_absorbing(monkeypatch):
+    scaled_features(monkeypatch)
+    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5, merger="absorb")
     assert verdicts(report)[False] == {"absorbed"}, report.table()
 
 

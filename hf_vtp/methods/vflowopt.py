@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pruning.similarity import group_mean, group_sum, nearest, rank_within
-from ..pruning.tokens import VisionTokens, take
+from ..pruning.tokens import VisionTokens, row_blocks, take
 from .mergers import register_merger
 from .scorers import register_scorer
 from .selectors import register_selector
@@ -28,13 +28,14 @@ def calibrated_attention(tokens: VisionTokens, *, sensitivity: Annotated[float, 
 
     Well attended are those that receive, from all tokens of the image, more than `sensitivity` times the
     mean; where none does, all tokens count. [CLS] counts as none. Of a merge unit the mean over its patches.
-    Works out the attention twice, in blocks of rows. Returns [B, N].
+    Large images have their attention worked out twice, in blocks of rows. Returns [B, N].
     """
     (b, _), length = tokens.shape, tokens.full_query.shape[2]
     prefix, device = tokens.num_prefix_tokens, tokens.full_query.device
     every = torch.ones(b, length, dtype=torch.float32, device=device)
     every[:, :prefix] = 0
-    received = attention_from(tokens, every)
+    attention = Attention(tokens)
+    received = attention.of(every)
     count = length - prefix
     if tokens.valid is not None:  # padding receives nothing
         count = tokens.valid.sum(dim=1, keepdim=True) * tokens.num_patches
@@ -42,16 +43,27 @@ def calibrated_attention(tokens: VisionTokens, *, sensitivity: Annotated[float, 
     well = received > sensitivity * (1 + ROUNDING) * mean
     well[:, :prefix] = False
     well = torch.where(well.any(dim=1, keepdim=True), well.float(), every)
-    return tokens.per_token(attention_from(tokens, well)[:, prefix:])
+    return tokens.per_token(attention.of(well)[:, prefix:])
 
 
-def attention_from(tokens: VisionTokens, weights: Tensor) -> Tensor:
-    """Σ_i weights_i · A_ij, A the mean over the heads; weights and result [B, P + N·M]."""
-    total = 0.0
-    for start, stop, rows in tokens.attention_blocks():
-        own = weights[:, None, None, start:stop]
-        total = total + (own @ rows).squeeze(2).mean(dim=1)
-    return total
+class Attention:
+    """The attention of all tokens, mean over the heads; kept only where one block holds it."""
+
+    def __init__(self, tokens: VisionTokens):
+        self.tokens, length = tokens, tokens.full_query.shape[2]
+        self.whole = None
+        if len(list(row_blocks(length, length))) == 1:
+            self.whole = torch.cat([rows.mean(dim=1) for *_, rows in tokens.attention_blocks()], dim=1)
+
+    def of(self, weights: Tensor) -> Tensor:
+        """Σ_i weights_i · A_ij; weights and result [B, P + N·M]."""
+        if self.whole is not None:
+            return (weights.unsqueeze(1) @ self.whole).squeeze(1)
+        total = 0.0
+        for start, stop, rows in self.tokens.attention_blocks():
+            own = weights[:, None, None, start:stop]
+            total = total + (own @ rows).squeeze(2).mean(dim=1)
+        return total
 
 
 @register_selector("recycled_cells", paper="VFlowOpt (arXiv:2508.05211)")

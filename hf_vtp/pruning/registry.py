@@ -17,8 +17,9 @@ class Entry:
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
     (queries and keys, rotated), "next" (those that the next layer would make of the states, rotated), "text"
-    (the prompt), "projected" (tokens behind the projector, where a tower ends and has one) or "cls" (a [CLS]
-    token). A stage records only that, and a model that lacks it refuses; only "projected" is never lacking.
+    (the prompt), "projected" (tokens behind the projector, where a tower ends and has one), "cls" (a [CLS]
+    token) or "clip" (all frames of a video in one view, whatever `video_budget` says). A stage records only
+    that, and a model that lacks it refuses; only "projected" is never lacking.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
     images) or "unused". `weighs`: sizes enter later attention. `averages`: a group becomes the mean of its

@@ -160,7 +160,7 @@ def merge(tokens: VisionTokens, config: VTPConfig, chosen: Choice) -> Outcome:
         return outcome
     entered = (tokens.weights() > 0).sum(dim=1).tolist()
     # beside counts whether a selector made groups, since then a merger may make one token more
-    grouped = [False] * len(keep) if groups is None else (groups >= 0).any(dim=1).tolist()
+    grouped = [False] * len(keep) if chosen.groups is None else (chosen.groups >= 0).any(dim=1).tolist()
     shapes = list(zip(entered, (keep >= 0).sum(dim=1).tolist(), grouped, strict=True))
     parts = []
     for shape in sorted(set(shapes)):

@@ -6,6 +6,7 @@ third group than the nearer of its parts was), so the tree is that of the serial
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -16,6 +17,11 @@ from .similarity import ranks
 from .tokens import row_blocks, take
 
 WINDOW = 1024  # most tokens among which all distances are there at once: 4 MiB of float32
+
+
+def may_wait(x: Tensor) -> bool:
+    """Whether the host may ask what is in a tensor: a device would be waited for, a graph cannot."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def max_rounds(num_tokens: int, count: int) -> int:
@@ -38,7 +44,7 @@ def ward(x: Tensor, weights: Tensor, count: int, order: Tensor | None = None) ->
     the tokens that the others go by.
 
     Args:
-        x: [B, N, D] float32.
+        x: [B, N, D] of any dtype; differences are taken in float32.
         weights: [B, N] float32, above 0.
     """
     b, n, _ = x.shape
@@ -48,14 +54,18 @@ def ward(x: Tensor, weights: Tensor, count: int, order: Tensor | None = None) ->
     windows = ceil(n / WINDOW)
     length = ceil(n / windows)
     if windows == 1:
-        parent, height = merges(x, weights, None, n - count, 1)
+        parent, height = merges(squared_distances(x), weights, None, n - count, 1)
     else:
         spare = windows * length - n
         places = torch.nn.functional.pad(order, (0, spare), value=0)  # [B, windows · length]
         real = torch.arange(windows * length, device=x.device).expand_as(places) < n
-        parts = (take(x, places), take(weights, places), real)
-        parts = (part.unflatten(1, (windows, length)).flatten(0, 1) for part in parts)
-        found, costs = merges(*parts, n - count, windows)
+        found, costs = merges(
+            squared_distances(take(x, places).view(b * windows, length, -1)),
+            take(weights, places).view(b * windows, length),
+            real.reshape(b * windows, length),
+            n - count,
+            windows,
+        )
         found = (
             found.view(b, windows, length)
             + torch.arange(0, windows * length, length, device=x.device)[:, None]
@@ -81,13 +91,20 @@ class Groups:
 
     def cheapest(self) -> tuple[Tensor, Tensor]:
         """What each group's cheapest merge costs, inf for a row without a group, and with which, [W, R]."""
-        inverse = self.weights.reciprocal()
-        cost = self.distances / (inverse[:, :, None] + inverse[:, None])
-        cost.diagonal(dim1=1, dim2=2).fill_(float("inf"))
-        if self.live is not None:
-            cost = cost.masked_fill_(~self.live[:, None], float("inf"))
-        least, partner = cost.min(dim=-1)
+        inverse, found = self.weights.reciprocal(), []
+        for start, stop in self.blocks():
+            own = inverse[start:stop]
+            cost = self.distances[start:stop] / (own[:, :, None] + own[:, None])
+            cost.diagonal(dim1=1, dim2=2).fill_(float("inf"))
+            if self.live is not None:
+                cost = cost.masked_fill_(~self.live[start:stop, None], float("inf"))
+            found.append(cost.min(dim=-1))
+        least, partner = joined([best.values for best in found]), joined([best.indices for best in found])
         return (least if self.live is None else least.masked_fill(~self.live, float("inf"))), partner
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """(start, stop) pairs over windows, of whose distances some may be there twice."""
+        return list(row_blocks(len(self.distances), self.distances.shape[1] ** 2))
 
     def merged(self, partner: Tensor, wins: Tensor, heights: Tensor, live: Tensor, waits: bool) -> Groups:
         """After the groups in `wins` took up their `partner`; rows that are not `live` go, if it `waits`."""
@@ -100,17 +117,11 @@ class Groups:
         added = torch.where(wins, self.weights.gather(1, other), 0.0)
         weights = self.weights.gather(1, rows) + added
         share = added / weights  # of the other in the union
-        # the union's centre lies on the line between the two, so Stewart's theorem gives its distances
-        upper = matrix_rows(self.distances, rows)
-        saved = upper.gather(2, other[:, :, None]).squeeze(2) * (share * (1 - share))
-        upper = torch.lerp(upper, matrix_rows(self.distances, other), share[:, :, None]).sub_(
-            saved[:, :, None]
-        )
-        left, right = (
-            upper.gather(2, index[:, None].expand(-1, rows.shape[1], -1)) for index in (rows, other)
-        )
+        blocks = [
+            between_unions(self.distances[i:j], rows[i:j], other[i:j], share[i:j]) for i, j in self.blocks()
+        ]
         return Groups(
-            torch.lerp(left, right, share[:, None]).sub_(saved[:, None]),
+            joined(blocks),
             weights,
             self.tokens.gather(1, rows),
             torch.where(wins, heights.gather(1, rows), self.heights.gather(1, rows)),
@@ -119,24 +130,25 @@ class Groups:
 
 
 def merges(
-    x: Tensor, weights: Tensor, live: Tensor | None, needed: int, windows: int
+    distances: Tensor, weights: Tensor, live: Tensor | None, needed: int, windows: int
 ) -> tuple[Tensor, Tensor]:
     """The token whose group took up each token's, and what that cost, inf where none did; both [W, L].
 
     Args:
-        x, weights, live: of windows, [W, L, D] and [W, L]; `windows` of them make an image.
+        distances, weights, live: of windows, [W, L, L] and [W, L]; `windows` of them make an image.
         needed: merges of each image that are to be certain.
     """
-    w, length, _ = x.shape
-    waits = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    parent = torch.arange(length, device=x.device).expand(w, length)
+    w, length = weights.shape
+    waits = may_wait(weights)
+    parent = torch.arange(length, device=weights.device).expand(w, length)
     height = torch.full_like(weights, float("inf"))
-    groups = Groups(squared_distances(x), weights, parent, torch.zeros_like(weights), live)
+    groups = Groups(distances, weights, parent, torch.zeros_like(weights), live)
+    del distances  # a round needs room for its own
     for _ in range(max_rounds(windows * length, windows * length - needed)):
         least, partner = groups.cheapest()
         if waits and all_found(height, least, needed, windows):
             break
-        row = torch.arange(partner.shape[1], device=x.device)
+        row = torch.arange(partner.shape[1], device=partner.device)
         mutual = (partner.gather(1, partner) == row) & least.isfinite()
         own, other = groups.weights, groups.weights.gather(1, partner)
         wins = mutual & ((own > other) | ((own == other) & (row < partner)))
@@ -161,26 +173,49 @@ def enough(x: Tensor, weights: Tensor, leader: Tensor, count: int) -> Tensor:
     """`leader` [B, N] with exactly `count` groups: those that are too many, the lightest, are dissolved."""
     n = leader.shape[1]
     own = torch.arange(n, device=x.device)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if may_wait(x):
         if bool(((leader == own).sum(dim=1) == count).all()):
             return leader
     total = torch.zeros_like(weights).scatter_add(1, leader, weights)
     kept = ranks(total.masked_fill(leader != own, -1.0)) < count  # [B, N], `count` in each row
     targets = torch.sort((~kept).to(torch.uint8), dim=1, stable=True).indices[:, :count]
     nearest = []
-    centres = take(x, targets)
+    centres = take(x, targets).float()
     for start, stop in row_blocks(n, count):
-        nearest.append(torch.cdist(x[:, start:stop], centres).argmin(dim=-1))
+        nearest.append(torch.cdist(x[:, start:stop].float(), centres).argmin(dim=-1))
     joins = targets.gather(1, torch.cat(nearest, dim=1))
     return torch.where(kept.gather(1, leader), leader, joins)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """|x_i − x_j|² of the rows of `x` [W, L, D], [W, L, L]."""
-    x = x - x.mean(dim=1, keepdim=True)  # a product loses digits to what all have in common
-    products = x @ x.transpose(1, 2)
-    squares = products.diagonal(dim1=1, dim2=2).clone()
-    return products.mul_(-2).add_(squares[:, :, None]).add_(squares[:, None]).clamp_(min=0)
+    """|x_i − x_j|² of the rows of `x` [W, L, D], [W, L, L] in float32."""
+    found = []
+    for start, stop in row_blocks(len(x), x.shape[1] ** 2):
+        own = x[start:stop].float()
+        own = own - own.mean(dim=1, keepdim=True)  # a product loses digits to what all have in common
+        products = own @ own.transpose(1, 2)
+        squares = products.diagonal(dim1=1, dim2=2).clone()
+        products.mul_(-2).add_(squares[:, :, None]).add_(squares[:, None]).clamp_(min=0)
+        found.append(products)
+    return joined(found)
+
+
+def between_unions(distances: Tensor, rows: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Squared distances [W, R, R] of unions of the groups `rows` and `other` [W, R], of those [W, S, S].
+
+    `share` [W, R] is the weight of the other in the union; 0 where a group stays as it is. The union's centre
+    lies on the line between the two, so Stewart's theorem gives its distances.
+    """
+    upper = matrix_rows(distances, rows)
+    saved = upper.gather(2, other[:, :, None]).squeeze(2) * (share * (1 - share))
+    upper = torch.lerp(upper, matrix_rows(distances, other), share[:, :, None]).sub_(saved[:, :, None])
+    left, right = (upper.gather(2, index[:, None].expand(-1, rows.shape[1], -1)) for index in (rows, other))
+    return torch.lerp(left, right, share[:, None]).sub_(saved[:, None])
+
+
+def joined(blocks: Sequence[Tensor]) -> Tensor:
+    """Blocks of windows as one tensor, without a copy where there is but one."""
+    return blocks[0] if len(blocks) == 1 else torch.cat(tuple(blocks))
 
 
 def matrix_rows(x: Tensor, index: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Image:
     joint: list | None  # [N][D'] content in the space of the text
     at_output: bool
     groups: list | None  # [N]
+    group_weights: list | None  # [N]
 
     @cached_property
     def n(self):
@@ -114,6 +115,7 @@ def image(tokens, b):
         text=text,
         joint=None if tokens.project is None else plain(tokens.project(content), n),
         groups=None if tokens.groups is None else tokens.groups[b, :n].tolist(),
+        group_weights=plain(tokens.group_weights, n),
     )
 
 

@@ -29,7 +29,7 @@ def ward(scores: Tensor, tokens: VisionTokens) -> Choice:
     weights = tokens.weights() * scores.sqrt()
     weights = weights / weights.mean(dim=1, keepdim=True)
     order = z_order(tokens) if scores.shape[1] > WINDOW else None
-    leader = cluster(tokens.hidden_states.float(), weights, tokens.num_keep, order)
+    leader = cluster(tokens.hidden_states, weights, tokens.num_keep, order)
     leads = leader == torch.arange(leader.shape[1], device=leader.device)
     group = leads.cumsum(dim=1) - 1  # of a token that its group goes by
     return Choice(highest(leads.float(), tokens.num_keep), group.gather(1, leader), weights)

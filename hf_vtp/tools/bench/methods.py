@@ -11,6 +11,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ...config import VTPConfig
 from ...methods import list_methods
+from ...methods.layers import default_layers
 from ...methods.table import METHODS
 from ...pruning.registry import OF_LAYERS
 from ...pruning.stage import limit, needs, observe, prune, watched
@@ -166,6 +167,6 @@ def measure(
 
 
 def stages(method: str) -> int:
-    """At how many layers of a CLIP ViT-L/14 the method acts by default."""
-    layers = METHODS[method].layers
+    """After how many layers of a CLIP ViT-L/14 the method acts by default; 1 for one that acts after them."""
+    layers = METHODS[method].layers or default_layers
     return len(layers(LAYERS)) if callable(layers) else 1
