@@ -77,6 +77,12 @@ class VTPConfig(Shareable):
         *NAME,
         choices=("frame", "clip"),
     )
+    language_weights: bool = option(
+        False,
+        "a kept token counts in the language model's attention for as many as it absorbed (eager and SDPA).",
+        "True or False",
+        (bool,),
+    )
     min_keep: int = option(1, "fewest tokens that a stage keeps of one image.", "an int", (int,))
     max_keep: int | None = option(None, "most tokens that a stage keeps of one image.", *INT_OR_NONE)
     base_model_name_or_path: str | None = option(
