@@ -115,7 +115,7 @@ class VTPConfig(Shareable):
         return METHODS[self.method].layers if self.layer is None else self.layer
 
     def for_language(self) -> VTPConfig:
-        """The same where a language model reads what stays: with the method's own parts for that.
+        """The same for the last stage before a language model: with the method's own parts for that.
 
         A part that the caller named, or gave options for, stays.
         """

@@ -111,9 +111,8 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
-        config = config.for_language()
-        stages = config.stages(depth, what, has_output=True)
-        tower = row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+        stages, last = config.stages(depth, what, has_output=True), config.for_language()
+        tower = row.make(module, config, stages, last=last, **({"cell": cell} if cell > 1 else {}))
         if cell == 1 and row.row_wise:
             tower.to_language = self.project
             tower.output_layer = output_layer(model.config, depth)

@@ -29,8 +29,8 @@ class Method:
             layers to those after which tokens leave; None for `default_layers`.
         schedule: how several stages share the reduction, a name in SCHEDULES; None for "geometric" after
             layers of the method's own, else "late".
-        for_language: fields of VTPConfig with parts, and their options, that stand in where a language model
-            reads what stays.
+        for_language: fields of VTPConfig with parts, and their options, that stand in at the last stage
+            where a language model reads what stays.
         after_features: the same where no tower's layers are seen; then those of `for_language` come too.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
     """

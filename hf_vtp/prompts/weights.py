@@ -53,7 +53,10 @@ class Weights:
                 "laid out anew after the projector; choose a model of one image a picture"
             )
         if not adapter.tower.weighs:
-            merger, known = adapter.tower.config.part("merger")[0], [n for n in MERGERS if MERGERS[n].weighs]
+            merger, known = (
+                adapter.tower.configs[max(adapter.tower.stages)].part("merger")[0],
+                [n for n in MERGERS if MERGERS[n].weighs],
+            )
             raise ValueError(
                 f"language_weights needs a merger whose groups weigh by their sizes, and {merger!r} is none; "
                 f"choose one of {sorted(known)}"
