@@ -121,6 +121,10 @@ class VTPConfig(Shareable):
         """
         return self._with(METHODS[self.method].for_language)
 
+    def before_language(self) -> VTPConfig:
+        """The same for the stages in front of that one."""
+        return self._with(METHODS[self.method].before_language)
+
     def after_features(self) -> VTPConfig:
         """The same for tokens that no tower's layers are known of, which a language model reads."""
         return self._with(METHODS[self.method].after_features).for_language()

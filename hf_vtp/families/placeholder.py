@@ -111,8 +111,9 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
-        stages, last = config.stages(depth, what, has_output=True), config.for_language()
-        tower = row.make(module, config, stages, last=last, **({"cell": cell} if cell > 1 else {}))
+        stages = config.stages(depth, what, has_output=True)
+        options = {"last": config.for_language(), **({"cell": cell} if cell > 1 else {})}
+        tower = row.make(module, config.before_language(), stages, **options)
         if cell == 1 and row.row_wise:
             tower.to_language = self.project
             tower.output_layer = output_layer(model.config, depth)

@@ -34,5 +34,6 @@ register_method(
         "merger": "absorb",
         "merger_options": {"lloyd": 2},
     },
+    before_language={"selector_options": {"power": 0.25}},  # importance for [CLS] is not that for a text
     after_features={"scorer": "token_norm"},  # no queries and keys are there
 )
