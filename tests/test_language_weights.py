@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import made
+from families import classes, made
 from test_vlm_calls import refused
 from test_vlm_generate import second_turn
 from test_vlm_windows import LlavaOverGemma2
@@ -10,7 +10,7 @@ from transformers import DynamicCache, StaticCache
 from vlm import FAMILIES, IMAGE, Llava, cached, expected_rows, new_tokens
 
 from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
-from hf_vtp.verifying import verify
+from hf_vtp.verifying.api import prepared, run, verify
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 HOW = dict(keep_ratio=0.3, language_weights=True)
@@ -277,8 +277,18 @@ def test_half_precision_and_training_take_the_weights(family):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_verify_knows_the_weights(family):
-    assert verify(family.model(), family.inputs((1, 2)), max_new_tokens=4, **HOW).holds
+def test_verify_knows_the_weights():
+    assert verify(Llava.model(), Llava.inputs((1, 2)), max_new_tokens=4, **HOW).holds
+
+
+@pytest.mark.parametrize("model_type", ["paligemma", "gemma3", "qwen3_vl", "llava_onevision"])
+def test_other_families_give_what_the_weighed_full_prompt_gives(model_type):
+    model, inputs = made(model_type, classes(model_type)[0])
+    with prepared(model, inputs, max_new_tokens=3, **HOW) as case:
+        found = [run(case, name) for name in ("prompt", "generate")]
+        assert all(check.holds for check in found), found
+        case.config.language_weights = False  # of the full prompt only
+        assert not run(case, "prompt").holds
 
 
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
@@ -304,12 +314,10 @@ def test_groups_without_weights_are_refused(how):
         ("florence2", "an encoder"),
         ("llava_next", "laid out anew"),
         ("qwen3_5", "mask of pairs"),
-        ("clip", "no language model"),
+        ("clip", "with a language model"),
     ],
 )
 def test_models_without_image_keys_are_refused_when_it_is_applied(family, sentence):
-    from families import classes
-
     model, _ = made(family, classes(family)[0])
     with pytest.raises(ValueError, match=sentence) as caught:
         apply_vtp(model, **HOW)
