@@ -23,6 +23,11 @@ def shares(ratio: float, count: int, schedule: str) -> list[float]:
     return [SCHEDULES[schedule](ratio, i / count) for i in range(1, count)] + [ratio]
 
 
+def at_output(config: VTPConfig) -> bool:
+    """Whether tokens leave at the output of a tower, by the config or else by its method."""
+    return OUTPUT == (METHODS[config.method].layers if config.layer is None else config.layer)
+
+
 def stages(
     config: VTPConfig,
     num_layers: int,

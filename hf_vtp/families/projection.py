@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..config import OUTPUT, VTPConfig
-from ..methods.table import METHODS
+from ..config import VTPConfig
 from ..pruning.registry import OF_LAYERS
 from ..pruning.stage import needs
+from ..schedule import at_output
 from ..towers.rows import find
 from ..towers.tower import Tower
 from .read_states import layers_read
@@ -20,8 +20,7 @@ def waits_for_features(inner: nn.Module, row: FamilyRow, config: VTPConfig, cell
     So where a projector cannot be asked for one token's row, as one that makes a row of a cell cannot, unless
     the method reads the tower's layers.
     """
-    layer = METHODS[config.method].layers if config.layer is None else config.layer
-    if "projected" not in needs(config) or not row.tower or layer != OUTPUT:
+    if "projected" not in needs(config) or not row.tower or not at_output(config):
         return False
     row_wise = cell == 1 and tower_row(find(inner, row.tower)).row_wise
     return not row_wise and not OF_LAYERS & needs(config.after_features())
