@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_masks_for_generate
 
-from ..methods.mergers import MERGERS
 from ..names import parameters
 from ..pruning.run import Run
+from ..pruning.stage import weighing_mergers
 from .encoded import Encoded
 from .refusals import steps_over_masks
 from .windows import KINDS, SLIDING, TAKES_PAIRS
@@ -53,13 +53,10 @@ class Weights:
                 "laid out anew after the projector; choose a model of one image a picture"
             )
         if not adapter.tower.weighs:
-            merger, known = (
-                adapter.tower.configs[max(adapter.tower.stages)].part("merger")[0],
-                [n for n in MERGERS if MERGERS[n].weighs],
-            )
+            merger = adapter.tower.configs[max(adapter.tower.stages)].part("merger")[0]
             raise ValueError(
                 f"language_weights needs a merger whose groups weigh by their sizes, and {merger!r} is none; "
-                f"choose one of {sorted(known)}"
+                f"choose one of {weighing_mergers()}"
             )
 
     def refuse(self) -> None:
