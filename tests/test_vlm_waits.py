@@ -136,7 +136,10 @@ def test_hooks_break_qwens_graph_in_one_place():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_prompt_is_condensed_with_few_waits(family):
-    """As many for a large batch as for a small one, and none of them in the decode steps."""
+    """As many for a large batch as for a small one, and none of them in the decode steps.
+
+    Lengths of windows are asked for once a stage, as a test above has it.
+    """
     family = FAMILIES[family]
     model = apply_vtp(family.model(), keep_ratio=0.5)
     found = []
@@ -145,6 +148,6 @@ def test_a_prompt_is_condensed_with_few_waits(family):
         call = {"max_new_tokens": steps, "min_new_tokens": steps} if steps else {}
         counts = waits(lambda: (model.generate if steps else model)(**inputs, **call))  # noqa: B023
         found.append({name: n for name, n in counts.items() if name and name not in ITS_OWN})
-    assert found[0] == found[1] and sum(found[0].values()) <= 8
+    assert found[0] == found[1] and sum(found[0].values()) <= 6 + len(model._vtp.tower.stages)
     ours = [{name: n for name, n in counts.items() if name != "generate"} for counts in found[2:]]
     assert ours[0] == ours[1]
