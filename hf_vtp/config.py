@@ -77,6 +77,12 @@ class VTPConfig(Shareable):
         *NAME,
         choices=("frame", "clip"),
     )
+    language_weights: bool = option(
+        False,
+        "a kept token counts in the language model's attention for as many as it absorbed (eager and SDPA).",
+        "True or False",
+        (bool,),
+    )
     min_keep: int = option(1, "fewest tokens that a stage keeps of one image.", "an int", (int,))
     max_keep: int | None = option(None, "most tokens that a stage keeps of one image.", *INT_OR_NONE)
     base_model_name_or_path: str | None = option(
@@ -109,11 +115,15 @@ class VTPConfig(Shareable):
         return METHODS[self.method].layers if self.layer is None else self.layer
 
     def for_language(self) -> VTPConfig:
-        """The same where a language model reads what stays: with the method's own parts for that.
+        """The same for the last stage before a language model: with the method's own parts for that.
 
         A part that the caller named, or gave options for, stays.
         """
         return self._with(METHODS[self.method].for_language)
+
+    def before_language(self) -> VTPConfig:
+        """The same for the stages in front of that one."""
+        return self._with(METHODS[self.method].before_language)
 
     def after_features(self) -> VTPConfig:
         """The same for tokens that no tower's layers are known of, which a language model reads."""

@@ -101,6 +101,7 @@ def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch
     if methods.limit(config):
         pytest.skip("takes few tokens only")
     monkeypatch.setattr(methods, "WIDTH", 64)
+    monkeypatch.setattr(methods, "LANGUAGE_WIDTH", 64)
     monkeypatch.setattr(methods, "HEADS", 2)
     monkeypatch.setattr("hf_vtp.pruning.tokens.BLOCK_ELEMENTS", 1 << 16)
     tokens = methods.random_tokens(config, 1024, 1, torch.float32, torch.device("cpu"), 0)

@@ -42,14 +42,8 @@ def root(tmp_path_factory):
     """A tower, and captioned pictures as a dataset."""
     root = tmp_path_factory.mktemp("captioner")
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=24,
-        patch_size=4,
-    )
+    sizes = dict(hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48)
+    config = ViTConfig(**sizes, image_size=24, patch_size=4)
     ViTForImageClassification(config).save_pretrained(root / "tower")
     image_processor(24).save_pretrained(root / "tower")
     (root / "made").mkdir()
@@ -68,18 +62,32 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    """A recipe of four steps, each of which is saved."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.RECIPES["cpu"], "captions", RECIPE)
+        patch.setattr(training, "SAVE_EVERY", 0.0)
+        patch.setattr(training, "CHECK_EVERY", 2)
+        yield
+
+
+def arguments(root, out):
+    argv = ("captions", "--out", out, "--tower", root / "tower", "--captions", root / "data")
+    return (*argv, "--device", "cpu", "--num-eval", 4)
+
+
+@pytest.fixture(scope="module")
+def trained(root):
+    """The folder of a captioner that was trained in one go."""
+    assert run("testbed/train", *arguments(root, root / "trained")) == 0
+    return root / "trained"
+
+
 @pytest.fixture
-def train(root, monkeypatch, capsys):
-    monkeypatch.setitem(recipes.RECIPES["cpu"], "captions", RECIPE)
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+def train(root, capsys):
     command = run_script("testbed/train", capsys)
-
-    def train(out, *more):
-        argv = ("--tower", root / "tower", "--captions", root / "data", "--device", "cpu", "--num-eval", 4)
-        return command("captions", "--out", out, *argv, *more)
-
-    return train
+    return lambda out, *more: command(*arguments(root, out), *more)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +104,10 @@ def weights(folder):
     return model.state_dict()
 
 
-def test_a_stopped_training_ends_where_an_unbroken_one_does(root, train, tmp_path, monkeypatch):
-    code, out, err = train(tmp_path / "unbroken")
-    assert code == 0, err
-    result, calls = json.loads(out.splitlines()[-1]), []
+def test_a_stopped_training_ends_where_an_unbroken_one_does(root, trained, train, tmp_path, monkeypatch):
+    result, calls = json.loads((trained / "results.json").read_text()), []
     assert (result["pictures"], result["evaluation"]["num"], result["last"]["step"]) == (8, 4, 4)
-    assert "CIDEr-D of greedy captions of 4 held-out" in (tmp_path / "unbroken/README.md").read_text()
+    assert "CIDEr-D of greedy captions of 4 held-out" in (trained / "README.md").read_text()
     loss = captioner.caption_loss
 
     def stopping(*args):
@@ -115,7 +121,7 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(root, train, tmp_pat
         assert train(tmp_path / "stopped")[0] == 130
     assert not (tmp_path / "stopped/config.json").exists()
     assert train(tmp_path / "stopped")[0] == 0
-    unbroken, resumed = weights(tmp_path / "unbroken"), weights(tmp_path / "stopped")
+    unbroken, resumed = weights(trained), weights(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[key]) for key, value in unbroken.items())
     assert train(tmp_path / "other", "--seed", 1)[0] == 0
     key = "model.multi_modal_projector.linear_1.weight"
@@ -184,9 +190,8 @@ def test_a_pruned_captioner_keeps_the_promises(root, tokenizer):
         assert report.holds, report.table()
 
 
-def test_eval_vlm_measures_captions(root, train, tmp_path, capsys, monkeypatch):
+def test_eval_vlm_measures_captions(root, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert train(tmp_path / "model")[0] == 0
     evaluate = run_script("eval_vlm", capsys)
     argv = (
         "--model",
@@ -222,14 +227,13 @@ def test_eval_vlm_measures_captions(root, train, tmp_path, capsys, monkeypatch):
     assert code == 2 and "with --question" in err
 
 
-def test_what_cannot_be_captioned_is_one_sentence(root, train, tmp_path, capsys):
+def test_what_cannot_be_captioned_is_one_sentence(root, trained, train, tmp_path, capsys):
     command = run_script("testbed/train", capsys)
     code, _, err = command("captions", "--out", tmp_path / "a")
     assert code == 2 and "--tower" in err and err.count("\n") == 1
     code, _, err = train(tmp_path / "a", "--captions", root / "made")
     assert code == 2 and err.count("\n") == 1
-    assert train(tmp_path / "a")[0] == 0
-    code, _, err = train(tmp_path / "a", "--captions", root / "data" / ".." / "data")
+    code, _, err = train(trained, "--captions", root / "data" / ".." / "data")
     assert code == 2 and "other captions" in err
     with pytest.raises(UsageError, match="has questions of its own; leave out --question"):
         read_questions(str(save_questions(tmp_path / "q")), asked="What is it?")

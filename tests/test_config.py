@@ -67,7 +67,7 @@ WRONG_VALUES = [
     ({"selector": "spread", "selector_options": {"rounds": True}}, "type int"),
     ({"merger_options": {"lloyd": "2"}}, "type int"),
     ({"method": "random", "scorer_options": {"seed": "a"}}, "type int"),
-    ({"scorer_options": {"of": "q"}}, "unknown option 'of' for 'cls_attention'"),  # vtp's own
+    ({"scorer_options": {"of": "q"}}, "unknown option 'of' for 'importance'"),  # vtp's own
     ({"selector_options": {"rounds": 2}}, "unknown option 'rounds' for 'ward'"),
     ({"method": "qk_topk", "selector_options": {"rounds": 2}}, "unknown option 'rounds' for 'top_k'"),
     ({"method": "uniform", "merger_options": {"rounds": 2}}, "unknown option 'rounds' for 'drop'"),
@@ -162,7 +162,7 @@ def test_a_part_keeps_the_options_of_its_method_unless_replaced():
 
 
 PARTS_OF_VTP = {  # inside a tower that pools its tokens, where a language model reads them, after features
-    "scorer": (("cls_attention", {}), ("qk_norm", {"of": "qk"}), ("token_norm", {})),
+    "scorer": (("importance", {}), ("qk_norm", {"of": "qk"}), ("token_norm", {})),
     "selector": (("ward", {}), ("spread", {}), ("spread", {})),
     "merger": (("weighted_mean", {}), ("absorb", {"lloyd": 2}), ("absorb", {"lloyd": 2})),
 }
@@ -174,6 +174,9 @@ def test_a_method_may_have_parts_for_a_language_model(part):
     found = config.part(part), config.for_language().part(part), config.after_features().part(part)
     assert found == PARTS_OF_VTP[part]
     assert config == VTPConfig()  # itself it stays as it was
+    before = config.before_language()
+    assert before.part(part)[0] == config.part(part)[0]
+    assert before.part("selector")[1] == {"power": 0.25}
     for other in ("qk_topk", "tome", "divprune"):  # that have none
         config = VTPConfig(method=other)
         assert config.for_language() == config

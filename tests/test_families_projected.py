@@ -1,5 +1,6 @@
 """Methods that choose behind the projector see, in every family, what its language model will read."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from families import LANGUAGE, classes, made
 from torch.nn.functional import normalize
 from vlm_families import inner_of, recorded
 
-from hf_vtp import apply_vtp
+from hf_vtp import apply_vtp, verify
 from hf_vtp.methods.selectors import SELECTORS
 
 SEVERAL = ("vipllava",)  # reads several layers side by side: no layer's output is projected by itself
@@ -65,3 +66,31 @@ def test_a_projector_is_asked_only_by_methods_that_need_it():
         calls.clear()
         model(**inputs)
         assert len(calls) == expected, method
+
+
+@pytest.mark.parametrize("method", ["divprune", "todre", "cdpruner"])
+@pytest.mark.parametrize("model_type", ["llava", "qwen2_5_vl", "internvl"])
+def test_promises_hold_behind_the_projector(model_type, method):
+    model, inputs = made(model_type, classes(model_type)[0])
+    report = verify(model, inputs, method=method, keep_ratio=0.5, max_new_tokens=2)
+    verdicts = {check.name: check.holds for check in report.checks}
+    assert False not in verdicts.values(), report.table()
+    assert all(verdicts[check] for check in ("undo", "ratio 1.0", "batch", "prompt", "generate")), (
+        report.table()
+    )
+
+
+@torch.no_grad()
+def test_a_copy_projects_with_its_own_weights(seen):
+    model, inputs = made("llava", classes("llava")[0])
+    apply_vtp(model, method="divprune", keep_ratio=0.4)
+    twin = copy.deepcopy(model)
+    for weight in model.model.multi_modal_projector.parameters():
+        weight.normal_()
+    model(**inputs), twin(**inputs)
+    (own, _), (of_copy, _) = seen
+    assert not torch.allclose(own, of_copy)
+    seen.clear()
+    model.model.multi_modal_projector.load_state_dict(twin.model.multi_modal_projector.state_dict())
+    model(**inputs)
+    assert torch.equal(seen[0][0], of_copy)

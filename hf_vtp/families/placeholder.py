@@ -17,6 +17,7 @@ from ..prompts.encoded import Encoded
 from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
 from ..prompts.positions import SECONDS
+from ..prompts.weights import Weights
 from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
@@ -85,11 +86,11 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         self.pixel_arguments = (*sorted(taken), *self.rope_arguments, SECONDS, *ENCODED)
         self.cache_name = cache_name(self.inner)
         self.language = find(self.inner, LANGUAGE)
-        self.windows = Windows(self)
-        self.calls = PerThread(Call)
+        self.windows, self.weights, self.calls = Windows(self), Weights(self), PerThread(Call)
         self.runs: list[Run] = []
         self.counted: list[str] = []
         super().__init__(model, config)
+        self.weights.check()
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
@@ -110,9 +111,9 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
-        config = config.for_language()
         stages = config.stages(depth, what, has_output=True)
-        tower = row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+        options = {"last": config.for_language(), **({"cell": cell} if cell > 1 else {})}
+        tower = row.make(module, config.before_language(), stages, **options)
         if cell == 1 and row.row_wise:
             tower.to_language = self.project
             tower.output_layer = output_layer(model.config, depth)
@@ -125,6 +126,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
             *self.windows.attach(),
+            *self.weights.attach(),  # after the windows, which read masks of zeros
         ]
         if self.language is not None and DEEP_ARGUMENTS[0] in parameters(type(self.language).forward):
             hook = self.language.register_forward_pre_hook(self._before_language, with_kwargs=True)
@@ -165,7 +167,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             pixels = self.on_device(arguments[name])  # by position: its name differs between releases
             function = getattr(self.inner, encoder)
             output = function(pixels, **given, **as_fields(function))
-            encoded[name] = self.kept_of(name, output, arguments)
+            encoded[name] = self.weights.sized(self.kept_of(name, output, arguments), arguments)
             runs.append(self.tower.call.last)
         self.runs = runs
         return encoded

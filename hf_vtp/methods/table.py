@@ -12,6 +12,7 @@ from .mergers.lloyd import lloyd
 from .scorers import SCORERS
 from .selectors import SELECTORS
 
+STAND_INS = ("for_language", "before_language", "after_features")  # attributes of Method
 PARTS = {"scorer": SCORERS, "selector": SELECTORS, "merger": MERGERS}
 LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
 
@@ -29,8 +30,9 @@ class Method:
             layers to those after which tokens leave; None for `default_layers`.
         schedule: how several stages share the reduction, a name in SCHEDULES; None for "geometric" after
             layers of the method's own, else "late".
-        for_language: fields of VTPConfig with parts, and their options, that stand in where a language model
-            reads what stays.
+        for_language: fields of VTPConfig with parts, and their options, that stand in at the last stage
+            where a language model reads what stays.
+        before_language: the same at the stages in front of that one.
         after_features: the same where no tower's layers are seen; then those of `for_language` come too.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
     """
@@ -44,6 +46,7 @@ class Method:
     layers: Callable[[int], list[int]] | str | None = None
     schedule: str | None = None
     for_language: Mapping[str, object] = field(default_factory=dict)
+    before_language: Mapping[str, object] = field(default_factory=dict)
     after_features: Mapping[str, object] = field(default_factory=dict)
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
@@ -76,7 +79,7 @@ def register_method(name: str, **row) -> Method:
     for what, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{what} of a method must be a string, not {text!r}")
-    for key in ("for_language", "after_features", *(f"{kind}_options" for kind in PARTS)):
+    for key in (*STAND_INS, *(f"{kind}_options" for kind in PARTS)):
         if not isinstance(row.get(key, {}), Mapping):
             raise TypeError(f"{key} of method {name!r} must be a dict, not {row[key]!r}")
     method = Method(**row)
@@ -97,12 +100,13 @@ def check_method(name: str, method: Method) -> None:
     if method.sharing not in SCHEDULES:
         raise ValueError(f"unknown schedule {method.schedule!r}; choose from {list(SCHEDULES)}")
     check_parts({kind: (getattr(method, kind), getattr(method, f"{kind}_options")) for kind in PARTS})
-    for name in ("for_language", "after_features"):
+    for name in STAND_INS:
         own, known = getattr(method, name), [*PARTS, *(f"{kind}_options" for kind in PARTS)]
         for key in own:
             if key not in known:
                 raise ValueError(f"unknown part {key!r} in {name}; choose from {known}")
-        check_parts({kind: (own[kind], own.get(f"{kind}_options", {})) for kind in PARTS if kind in own})
+        parts = {kind: own.get(kind, getattr(method, kind)) for kind in PARTS}
+        check_parts({kind: (part, own.get(f"{kind}_options", {})) for kind, part in parts.items()})
 
 
 def check_parts(chosen: Mapping[str, tuple[str, dict]]) -> None:

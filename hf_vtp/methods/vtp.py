@@ -1,14 +1,14 @@
 """vtp: this project's own method, and the default.
 
-Inside a tower that pools its own tokens: Ward's clustering of the hidden states. Those two groups merge,
-again and again, whose union adds least weighted squared error. A token weighs as many as it stands for, times
-the root of the attention that [CLS] pays it (without a [CLS], that it receives). A group becomes its weighted
-mean, at the mean length of its members, and counts in later attention by its size.
+Inside a tower: Ward's clustering of the hidden states. Those two groups merge, again and again, whose union
+adds least weighted squared error. A token weighs as many as it stands for, times the root of the attention
+that [CLS] pays it (without a [CLS], that a sample of the tokens does). A group becomes its weighted mean, at
+the mean length of its members, and counts in later attention by its size.
 
-Where a language model reads what stays, a token counts once however many it stands for, and coverage of the
-image matters more: there tokens are ranked by the L2 norms of their queries and keys, those stay that are
-farthest, in content and in the image, from any that ranks above, and the others join the kept one they
-resemble.
+A language model gives a token the same weight however many it stands for, so that coverage of the image
+matters more. In the last stage before one, tokens are ranked by the L2 norms of their queries and keys; those
+stay that are farthest, in content and in the image, from any that ranks above, and the others join the kept
+one they resemble.
 
 Source: this project. Ward's criterion is of JASA 58 (1963), size-weighted attention of ToMe
 (arXiv:2210.09461), suppression in one parallel step after Fast NMS (YOLACT, arXiv:1904.02689). There is no
@@ -19,7 +19,7 @@ from .table import register_method
 
 register_method(
     "vtp",
-    scorer="cls_attention",
+    scorer="importance",
     selector="ward",
     merger="weighted_mean",
     summary=(
@@ -34,5 +34,6 @@ register_method(
         "merger": "absorb",
         "merger_options": {"lloyd": 2},
     },
+    before_language={"selector_options": {"power": 0.25}},  # importance for [CLS] is not that for a text
     after_features={"scorer": "token_norm"},  # no queries and keys are there
 )

@@ -24,6 +24,7 @@ from .refusals import (
     smallest_window,
 )
 from .text import Text
+from .weights import Weights, log_sizes
 from .windows import Windows
 
 
@@ -35,6 +36,7 @@ class PromptReader(Positions):
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
     windows: Windows
+    weights: Weights
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -127,11 +129,12 @@ class PromptReader(Positions):
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
         refuse_padding_within(self.model, prompt.mask, past)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
+        rows = prompt.take(rows).masked_fill(prompt.mask == 0, -2)
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
+            rows,
             torch.cat(features) if features else torch.empty(0, 0),
-            memory.then(prompt, n),
+            memory.then(prompt, n, log_sizes(encoded.values(), rows)),
             {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
             [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
@@ -214,6 +217,7 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        self.weights.refuse()
         if self.has_media(arguments) and not self.cached(arguments):
             refuse_without_types(self.model, arguments)
 

@@ -63,6 +63,11 @@ def weighs(config: VTPConfig) -> bool:
     return entry(config, "merger").weighs or config.part("merger")[1].get("lloyd", 0) > 0
 
 
+def weighing_mergers() -> list[str]:
+    """Names of the mergers whose groups weigh by their sizes."""
+    return sorted(name for name, row in PARTS["merger"].items() if row.weighs)
+
+
 def averages(config: VTPConfig) -> bool:
     """Whether groups become the means of their tokens, by their sizes."""
     return entry(config, "merger").averages or config.part("merger")[1].get("lloyd", 0) > 0

@@ -210,7 +210,7 @@ class VisionTokens:
     def unit_joint_states(self) -> Tensor:
         """Tokens in the space of the text, of length one in float32, [B, N, D']; made in blocks of rows."""
         content, unit = self.content, None
-        for start, stop in row_blocks(self.shape[1], content.shape[-1]):
+        for start, stop in row_blocks(self.shape[1], 4 * content.shape[-1]):  # projectors are wider within
             projected = self.project(content[:, start:stop]).to(
                 self.hidden_states.device
             )  # may lie elsewhere

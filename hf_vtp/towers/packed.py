@@ -84,7 +84,7 @@ class PackedTower(PackedViews):
         for i, (group, place, tokens, member) in enumerate(self.views(run, layer, units, recorded)):
             outcome = None
             if not self.leaves_all(layer, tokens.shape[1], tokens.num_keep):
-                outcome = prune(tokens, self.config, replayed[i] if replayed else None)
+                outcome = prune(tokens, self.configs[layer], replayed[i] if replayed else None)
             chosen.append(outcome)
             if outcome is None:
                 rows.append(units[place[place >= 0]] if self.adaptive else units[place].flatten(0, 1))

@@ -49,12 +49,13 @@ class PlainTower(Places, Tower):
         module: nn.Module,
         config: VTPConfig,
         stages: list[tuple[int, float]],
+        last: VTPConfig | None = None,
         cell: int = 1,
     ):
         self.num_prefix_tokens = row.num_prefix_tokens(module)
         self.has_cls = row.cls and self.num_prefix_tokens > 0
         self.cells = Cells(cell)
-        super().__init__(row, module, config, stages)
+        super().__init__(row, module, config, stages, last)
         self.masks = self.weighs or self.adaptive  # later layers get a mask
         self.mask = Argument(self.layers[0], "attention_mask")
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
@@ -112,7 +113,7 @@ class PlainTower(Places, Tower):
         if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
             return hidden_states, replace(entered, outcome=None)
         tokens = self.tokens(run, layer, part, **amounts)
-        outcome = prune(tokens, self.config, replayed.outcome if replayed else None)
+        outcome = prune(tokens, self.configs[layer], replayed.outcome if replayed else None)
         kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
         narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
         if replayed is not None:

@@ -45,15 +45,30 @@ class Tower:
     to_language: Callable[[Tensor], Tensor] | None = None  # tokens [B, N, M·D] into its space, [B, N, D']
     output_layer: int | None = None  # whose output a projector reads; None where it reads others beside it
 
-    def __init__(self, row: TowerRow, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+    def __init__(
+        self,
+        row: TowerRow,
+        module: nn.Module,
+        config: VTPConfig,
+        stages: list[tuple[int, float]],
+        last: VTPConfig | None = None,
+    ):
+        """`last` is the config of the last stage, where it has parts of its own."""
         self.row = row
         self.module = module
         self.config = config
         self.stages = dict(stages)
-        self.needs = needs(config)
-        self.adaptive = adaptive(config)
-        depth = len(self.layers)
-        self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
+        self.configs = dict.fromkeys(self.stages, config)  # by layer
+        if last is not None:
+            self.configs[max(self.stages)] = last
+        chosen = list(self.configs.values())
+        self.needs = set().union(*map(needs, chosen))
+        self.adaptive = any(map(adaptive, chosen))
+        self.watched: dict[int, list] = {}
+        for layer, own in self.configs.items():
+            for seen, wanted in watched(own, [layer], len(self.layers), self.num_prefix_tokens).items():
+                known = self.watched.setdefault(seen, [])
+                known += [each for each in wanted if each not in known]
         if "cls" in self.needs and not self.has_cls:
             raise ValueError(
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
@@ -65,8 +80,9 @@ class Tower:
                 f"method {config.method!r} reads queries and keys of the next layer, and what is before the "
                 f"attention of {type(missing).__name__} is not known; give its TowerRow an attention_norm"
             )
-        prepare(config)
-        self.weighs = weighs(config)
+        for own in chosen:
+            prepare(own)
+        self.weighs = any(map(weighs, chosen))
         self.calls = PerThread(TowerCall)
         self.hands_down = takes_any_keyword(module)  # else layers find the run of this thread's forward here
         self.last: Run | None = None  # of the last forward that came to its end, in whichever thread

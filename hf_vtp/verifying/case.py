@@ -16,7 +16,7 @@ from ..families import adapter_for
 from ..families.placeholder import LANGUAGE, PlaceholderModel
 from ..names import parameters, with_pixels_named
 from ..prompts.refusals import steps_over_masks
-from ..pruning.stage import averages, weighs
+from ..pruning.stage import averages
 from ..stats import VTPStats
 from ..towers.features import Features
 from ..towers.rows import find
@@ -68,22 +68,22 @@ class Case:
 
     @property
     def merger(self) -> str:
-        return self.tower.config.part("merger")[0]
+        return self.tower.configs[max(self.tower.stages)].part("merger")[0]
 
     @property
     def drops(self) -> bool:
         """Whether kept tokens stay as they are."""
-        return self.merger == "drop" and not weighs(self.tower.config)
+        return all(c.part("merger")[0] == "drop" for c in self.tower.configs.values()) and not self.weighs
 
     @property
     def weighs(self) -> bool:
         """Whether kept tokens become the mean of their group."""
-        return weighs(self.tower.config)
+        return self.tower.weighs
 
     @property
     def averages(self) -> bool:
         """Whether a group becomes the mean of its tokens, by their sizes, so that it need not be recorded."""
-        return averages(self.tower.config)
+        return all(map(averages, self.tower.configs.values()))
 
     @property
     def last_logits(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ Order = Literal["largest", "smallest"]  # which end of a score stays, where prec
 from . import (  # noqa: E402, F401  (each adds its row)
     cls_attention,
     equal,
+    importance,
     linear_probe,
     one_head_attention,
     qk_norm,

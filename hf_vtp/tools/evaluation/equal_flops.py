@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 
+import torch
 from torch import nn
 
 from ...config import VTPConfig
@@ -54,13 +55,13 @@ class FlopShares:
 
     def of_call(self, call: Callable[[], object]) -> float:
         """The share that another call costs, of the unpruned model on the first image."""
-        with countable(self.model):
+        with torch.no_grad(), countable(self.model):
             return count_flops(call) / self._flops(None, 1)
 
     def _flops(self, config: VTPConfig | None, count: int) -> float:
         key = repr(config), count
         if key not in self.known:
-            with countable(prune(self.model, config)):
+            with torch.no_grad(), countable(prune(self.model, config)):
                 self.known[key] = fmean(count_flops(forward) for forward in self.forwards[:count])
             prune(self.model, None)
         return self.known[key]

@@ -77,10 +77,10 @@ def version_of(row: str) -> str:
     config = VTPConfig(method=name, merger=merger or None)
     layers = default_layers if method.layers is None else method.layers
     where = layers if not callable(layers) else [layers(count) for count in (4, 12, 24)]
-    parts = {
-        part: {c.part(part)[0]: c.part(part)[1] for c in (config, config.for_language())} for part in PARTS
-    }
-    functions = [PARTS[part][name].function for part, names in parts.items() for name in names]
+    configs = (config, config.for_language(), config.before_language())
+    parts = [own.part(part) for own in configs for part in PARTS]
+    names = {(part, own.part(part)[0]) for own in configs for part in PARTS}
+    functions = [PARTS[part][name].function for part, name in sorted(names)]
     code = sorted({module: _code(module) for f in functions for module in _modules(f.__module__)}.items())
     shares = [SCHEDULES[method.sharing](ratio, 0.5) for ratio in (0.1, 0.5)]
     return hashlib.sha256(repr((parts, where, shares, code)).encode()).hexdigest()[:16]
