@@ -24,6 +24,12 @@ WAITS |= {"unique_consecutive", "_unique2", "bincount"}
 pytestmark = pytest.mark.models
 
 
+@pytest.fixture(autouse=True)
+def as_on_a_device(monkeypatch):
+    """A CPU, which has nothing to wait for, clusters in as many rounds as it takes."""
+    monkeypatch.setattr(ward, "may_wait", lambda x: False)
+
+
 class Waits(TorchDispatchMode):
     """Counts the operations whose result the host needs, by the function of hf_vtp that asked; "": others."""
 
@@ -68,8 +74,7 @@ def test_the_counter_counts():
 
 
 @pytest.mark.parametrize("method", FIXED)
-def test_a_tower_with_fixed_counts_never_waits(method, monkeypatch):
-    monkeypatch.setattr(ward, "may_wait", lambda x: False)  # as on a device; a CPU has nothing to wait for
+def test_a_tower_with_fixed_counts_never_waits(method):
     model = apply_vtp(clip_vision(), keep_ratio=0.4, method=method)
     assert not waits(lambda: model(pixels()))
 
