@@ -41,6 +41,16 @@ def test_ratio_one_is_bit_equal(name, method):
     assert vtp_stats(model).num_kept == [36, 36, 36]
 
 
+@pytest.mark.parametrize("whole", [{"keep_ratio": 1.0}, {"flops": 1.0}], ids=repr)
+@pytest.mark.parametrize("name", CLIP_CLASSES)
+def test_all_of_it_by_default_is_bit_equal(name, whole):
+    model, inputs = clip(name), clip_inputs(name)
+    plain = model(**inputs, output_hidden_states=True)
+    apply_vtp(model, **whole)
+    assert same(plain, model(**inputs, output_hidden_states=True))
+    assert [stage.layer for stage in vtp_stats(model).stages] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", CLIP_CLASSES)
 @pytest.mark.parametrize("capture", [False, True])
 def test_removed_is_never_applied(name, capture):

@@ -172,9 +172,9 @@ def test_output_is_the_last_layer_that_is_read(read, last):
     assert torch.equal(*logits)
 
 
-@pytest.mark.parametrize("read, last", [(-2, 10), ([-3, -2], 9), (-1, 11)])
+@pytest.mark.parametrize("read, last", [(-2, 22), ([-3, -2], 21), (-1, 23)])
 def test_by_default_tokens_leave_at_shares_of_the_depth_that_is_read(read, last):
-    model = Llava.model(vision_config=vision_config(layers=12), vision_feature_layer=read)
+    model = Llava.model(vision_config=vision_config(layers=24), vision_feature_layer=read)
     apply_vtp(model)(**Llava.inputs((1,)))
     layers = [s.layer for s in vtp_stats(model).stages]
     assert layers == default_layers(last + 1) and len(layers) == 5 and layers[-1] < last

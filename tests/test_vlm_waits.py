@@ -24,6 +24,12 @@ WAITS |= {"unique_consecutive", "_unique2", "bincount"}
 pytestmark = pytest.mark.models
 
 
+@pytest.fixture(autouse=True)
+def as_on_a_device(monkeypatch):
+    """A CPU, which has nothing to wait for, clusters in as many rounds as it takes."""
+    monkeypatch.setattr(ward, "may_wait", lambda x: False)
+
+
 class Waits(TorchDispatchMode):
     """Counts the operations whose result the host needs, by the function of hf_vtp that asked; "": others."""
 
@@ -68,8 +74,7 @@ def test_the_counter_counts():
 
 
 @pytest.mark.parametrize("method", FIXED)
-def test_a_tower_with_fixed_counts_never_waits(method, monkeypatch):
-    monkeypatch.setattr(ward, "may_wait", lambda x: False)  # as on a device; a CPU has nothing to wait for
+def test_a_tower_with_fixed_counts_never_waits(method):
     model = apply_vtp(clip_vision(), keep_ratio=0.4, method=method)
     assert not waits(lambda: model(pixels()))
 
@@ -136,7 +141,10 @@ def test_hooks_break_qwens_graph_in_one_place():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_prompt_is_condensed_with_few_waits(family):
-    """As many for a large batch as for a small one, and none of them in the decode steps."""
+    """As many for a large batch as for a small one, and none of them in the decode steps.
+
+    Lengths of windows are asked for once a stage, as a test above has it.
+    """
     family = FAMILIES[family]
     model = apply_vtp(family.model(), keep_ratio=0.5)
     found = []
@@ -145,6 +153,6 @@ def test_a_prompt_is_condensed_with_few_waits(family):
         call = {"max_new_tokens": steps, "min_new_tokens": steps} if steps else {}
         counts = waits(lambda: (model.generate if steps else model)(**inputs, **call))  # noqa: B023
         found.append({name: n for name, n in counts.items() if name and name not in ITS_OWN})
-    assert found[0] == found[1] and sum(found[0].values()) <= 8
+    assert found[0] == found[1] and sum(found[0].values()) <= 6 + len(model._vtp.tower.stages)
     ours = [{name: n for name, n in counts.items() if name != "generate"} for counts in found[2:]]
     assert ours[0] == ours[1]

@@ -1,26 +1,27 @@
 """Ward's clustering as a loop over one image, always the cheapest merge next."""
 
-from math import fsum, sqrt
+from math import fsum
 
 from .image import mean
 
+OPTIONS = {"ward": [{"power": 0.0}, {"power": 0.25}]}
 TIE = 1e-6  # weights that differ by less, as a share, are equal but for rounding
 
 
-def ward(scores, im):
-    weights = weights_of(scores, im.sizes)
+def ward(scores, im, power=0.5):
+    weights = weights_of(scores, im.sizes, power)
     leader = clusters(im.states, weights, im.num_keep)
     keep = sorted(set(leader))
     return keep, [keep.index(i) for i in leader], weights
 
 
-def weights_of(scores, sizes):
-    """Size times the root of the score, their mean 1."""
+def weights_of(scores, sizes, power):
+    """Size times a power of the score, their mean 1."""
     scores = [max(s, 0.0) for s in scores]
     if not any(scores):
         scores = [1.0] * len(scores)
     least = mean(scores) / 1000
-    weights = [size * sqrt(max(s, least)) for size, s in zip(sizes, scores, strict=True)]
+    weights = [size * max(s, least) ** power for size, s in zip(sizes, scores, strict=True)]
     return [w / mean(weights) for w in weights]
 
 
