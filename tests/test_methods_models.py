@@ -256,8 +256,9 @@ def test_the_order_of_tome_reaches_its_next_stage(family, monkeypatch):
         model = apply_vtp(Qwen.model(), method="tome", keep_ratio=0.5)
         model.model.visual(torch.randn(96, 96), grid_thw=torch.tensor([(3, 4, 8)]))
     assert len(calls) == 4 and calls[0][0] is None
-    for (_, (keep, _, made)), (handed, _) in zip(calls, calls[1:], strict=False):
-        assert torch.equal(handed, made) and handed.shape == keep.shape
+    for (_, chosen), (handed, _) in zip(calls, calls[1:], strict=False):
+        made = chosen.order
+        assert torch.equal(handed, made) and handed.shape == chosen.keep.shape
         assert not torch.equal(made, made.sort(dim=1).values)
 
 

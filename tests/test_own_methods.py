@@ -66,7 +66,12 @@ def test_parts_of_ones_own_get_a_name(forget):
 
 REFUSED = [
     (ValueError, "the method 'vtp' exists already", "vtp", {}),
-    (ValueError, "unknown scorer 'knrom'; choose from ['calibrated_attention'", "mine", {"scorer": "knrom"}),
+    (
+        ValueError,
+        "unknown scorer 'knrom'; choose from ['calibrated_attention', 'cls_attention'",
+        "mine",
+        {"scorer": "knrom"},
+    ),
     (ValueError, "unknown selector 'best'; choose from", "mine", {"selector": "best"}),
     (ValueError, "unknown merger 'add'; choose from", "mine", {"merger": "add"}),
     (TypeError, "the name of a method must be a string, not 3", 3, {}),

@@ -140,23 +140,28 @@ class VisionTokens:
         query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in states)
         return replace(self, full_query=query, full_key=key)
 
-    def attention(self, rows: slice) -> Tensor:
+    def attention(self, rows: slice | Tensor) -> Tensor:
         """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32.
 
-        Tokens of another frame and padding are not attended to.
+        Tokens of another frame and padding are not attended to. Rows are the same, or each image's, [B, R].
         """
-        query, key = self.full_query[:, :, rows].float(), self.full_key.float()
+        own = isinstance(rows, Tensor)
+        query = (
+            self.full_query.take_along_dim(rows[:, None, :, None], 2) if own else self.full_query[:, :, rows]
+        )
+        query, key = query.float(), self.full_key.float()
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         for blind in self._blind(rows):
             logits = logits.masked_fill(blind.unsqueeze(1), float("-inf"))
         return logits.softmax(dim=-1)
 
-    def _blind(self, rows: slice) -> Iterator[Tensor]:
+    def _blind(self, rows: slice | Tensor) -> Iterator[Tensor]:
         """What no query of these rows sees, bool [B, 1 or rows, P + N·M]."""
         frames, height, width = self.grid
         if frames > 1:  # such towers have no prefix
             frame = (self.place() // (height * width)).repeat_interleave(self.num_patches, dim=1)
-            yield frame[:, rows, None] != frame[:, None]
+            asking = take(frame, rows) if isinstance(rows, Tensor) else frame[:, rows]
+            yield asking.unsqueeze(2) != frame.unsqueeze(1)
         if self.valid is not None:
             yield ~self.valid_patches().unsqueeze(1)
 

@@ -1,13 +1,14 @@
-"""How much [CLS], or a sample of the tokens, attends to each, as loops over one image."""
+"""The loop of `importance`."""
 
-from .image import by_token, mean
+from .image import by_token, mean, salience
 
-OPTIONS = {"importance": [{"queries": 1}, {"queries": 5}]}
+OPTIONS = {"importance": [{"queries": 1}, {"queries": 5}, {"queries": 7}]}
 
 
 def importance(im, queries=64):
-    length = len(im.attention[0])
+    if im.prefix:
+        return salience(im)
+    length = len(im.query[0])
     step = max(1, length // queries)
-    asked = [0] if im.prefix else range(step // 2, length, step)
-    rows = [rows[i] for rows in im.attention for i in asked]  # of all heads
-    return by_token(im, [mean(column) for column in zip(*rows, strict=True)])
+    asked = [i for i in range(length) if i % step == step // 2]
+    return by_token(im, [mean(row[i][j] for row in im.attention for i in asked) for j in range(length)])

@@ -20,21 +20,25 @@ def importance(tokens: VisionTokens, *, queries: Annotated[int, range(1, 1 << 20
     """
     if tokens.num_prefix_tokens:
         return tokens.cls_attention().mean(dim=1)
-    if tokens.valid is not None:
-        return among_padding(tokens, queries)
-    step = max(1, tokens.full_query.shape[2] // queries)
-    rows = tokens.attention(slice(step // 2, None, step))  # [B, H, queries, N·M]
-    return tokens.per_token(rows.mean(dim=(1, 2)))
+    rows, sampled = spaced(tokens, queries)
+    received = tokens.attention(rows).mean(dim=1)  # [B, queries, N·M]
+    if sampled is None:
+        return tokens.per_token(received.mean(dim=1))
+    received = received.masked_fill(~sampled.unsqueeze(-1), 0)
+    return tokens.per_token(received.sum(dim=1) / sampled.sum(dim=1, keepdim=True))
 
 
-def among_padding(tokens: VisionTokens, queries: int) -> Tensor:
-    """The same where rows are padded: the sample is of each image's own tokens, as if it were alone."""
-    length = tokens.valid.sum(dim=1, keepdim=True) * tokens.num_patches  # [B, 1]
-    step = (length // queries).clamp(min=1)
-    first, received, count = step // 2, 0.0, 0
-    for start, stop, rows in tokens.attention_blocks():
-        at = torch.arange(start, stop, device=rows.device)
-        asked = (at >= first) & (at < length) & ((at - first) % step == 0)  # [B, rows]
-        received = received + (rows * asked[:, None, :, None]).sum(dim=2)
-        count = count + asked.sum(dim=1, keepdim=True)
-    return tokens.per_token(received.mean(dim=1)) / count
+def spaced(tokens: VisionTokens, queries: int) -> tuple[slice | Tensor, Tensor | None]:
+    """Places of evenly spaced queries, [B, R] with which of them are some, where rows are padded.
+
+    Each row is spaced by its own number of queries, for a row's scores are its own whatever is beside it.
+    """
+    length = tokens.full_query.shape[2]
+    if tokens.valid is None:
+        step = max(1, length // queries)
+        return slice(step // 2, None, step), None
+    own = tokens.valid_patches().sum(dim=1, keepdim=True)
+    step = (own // queries).clamp(min=1)
+    most = min(length, 2 * queries - 1)  # as many as fewer than two to a step can be
+    places = step // 2 + step * torch.arange(most, device=own.device)
+    return places.minimum(own - 1), places < own
