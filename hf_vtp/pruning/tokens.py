@@ -145,10 +145,8 @@ class VisionTokens:
 
         Tokens of another frame and padding are not attended to. Rows are the same, or each image's, [B, R].
         """
-        query = self.full_query
-        query = (
-            query[:, :, rows] if isinstance(rows, slice) else query.take_along_dim(rows[:, None, :, None], 2)
-        )
+        q, own = self.full_query, isinstance(rows, Tensor)
+        query = q.take_along_dim(rows[:, None, :, None], dim=2) if own else q[:, :, rows]
         query, key = query.float(), self.full_key.float()
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         for blind in self._blind(rows):
