@@ -153,7 +153,7 @@ def test_rounding_makes_no_ranking_of_equal_tokens(n, value):
     tokens = build(lambda shape, _: torch.randn(shape[-1], generator=g).expand(shape), (1, 1, n), n)
     for name in set(SCORERS) - {"random", "uniform", "flow"}:
         scores = call_scorer(name, tokens)
-        torch.testing.assert_close(scores, scores[:, :1].expand_as(scores), rtol=1e-6, atol=0)
+        torch.testing.assert_close(scores, scores[:, :1].expand_as(scores), rtol=2e-6, atol=0)  # sums of n
     assert (call_scorer("text_relevance", tokens) == 0.5).all()
     scores, tokens = torch.full((2, n), value), replace(tokens, num_keep=n // 3, share=0.3)
     for name in ("threshold", "iqr", "recovered"):

@@ -9,7 +9,7 @@ tome/merge.py, commit af95e4b1, in November 2026: the same groups, sizes and val
 import torch
 from torch import Tensor
 
-from ..pruning.similarity import group_mean, nearest, nearest_with_similarity
+from ..pruning.similarity import group_mean, groups_or_nearest, nearest_with_similarity
 from ..pruning.tokens import Choice, VisionTokens, take
 from .layers import every_layer
 from .mergers import register_merger
@@ -58,12 +58,8 @@ def merge(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean keys. Later layers add log(size) to the attention logits of each key. [CLS] is never merged. Returns
     [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in float32.
     """
-    count, groups = keep.shape[1], tokens.groups
-    if groups is None:
-        unit = tokens.unit_keys().detach()
-        own = torch.arange(count, device=keep.device).expand_as(keep)
-        groups = nearest(unit, take(unit, keep)).scatter(1, keep, own)
-    merged, sizes = group_mean(tokens.content, tokens.weights(), groups, count)
+    groups = groups_or_nearest(tokens.groups, keep, tokens.unit_keys)
+    merged, sizes = group_mean(tokens.content, tokens.weights(), groups, keep.shape[1])
     return merged.to(tokens.content.dtype), groups, sizes
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..pruning.similarity import group_mean, group_sum, nearest, rank_within
+from ..pruning.similarity import group_mean, group_sum, groups_or_nearest, rank_within
 from ..pruning.tokens import VisionTokens, row_blocks, take
 from .mergers import register_merger
 from .scorers import register_scorer
@@ -107,13 +107,10 @@ def recycle(
     After any other selector each token that leaves joins the kept token most similar by the cosine of the
     hidden states. Returns [B, K, M·D], the group of every token [B, N], and sizes [B, K] in float32.
     """
-    count, groups = keep.shape[1], tokens.groups
+    count = keep.shape[1]
     with torch.no_grad():
         weights = calibrated_attention(tokens, sensitivity=sensitivity).clamp(min=1e-9)
-        if groups is None:
-            unit = tokens.unit_hidden_states()
-            own = torch.arange(count, device=keep.device).expand_as(keep)
-            groups = nearest(unit, take(unit, keep)).scatter(1, keep, own)
+        groups = groups_or_nearest(tokens.groups, keep, tokens.unit_hidden_states)
         both = torch.stack([tokens.weights(), torch.ones_like(weights)], dim=-1)
         sizes, members = group_sum(both, groups, count).unbind(dim=-1)
     merged = group_mean(tokens.content, weights, groups, count)[0].to(tokens.content.dtype)

@@ -68,6 +68,17 @@ def nearest_with_similarity(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     return torch.cat(index, dim=1), torch.cat(similarity, dim=1)
 
 
+def groups_or_nearest(groups: Tensor | None, keep: Tensor, unit: Callable[[], Tensor]) -> Tensor:
+    """The group of every token [B, N]: as given, else of the kept token most similar by rows of `unit`.
+
+    A kept token is in its own, also where those given have it in none.
+    """
+    if groups is None:
+        states = unit().detach()
+        groups = nearest(states, take(states, keep))
+    return groups.scatter(1, keep, torch.arange(keep.shape[1], device=keep.device).expand_as(keep))
+
+
 def relevance(scores: Tensor) -> Tensor:
     """Scores as weights, [B, N]: none below 0; ones where an image has none above."""
     weight = scores.clamp(min=0)

@@ -145,10 +145,8 @@ class VisionTokens:
 
         Tokens of another frame and padding are not attended to. Rows are the same, or each image's, [B, R].
         """
-        own = isinstance(rows, Tensor)
-        query = (
-            self.full_query.take_along_dim(rows[:, None, :, None], 2) if own else self.full_query[:, :, rows]
-        )
+        q, own = self.full_query, isinstance(rows, Tensor)
+        query = q.take_along_dim(rows[:, None, :, None], dim=2) if own else q[:, :, rows]
         query, key = query.float(), self.full_key.float()
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         for blind in self._blind(rows):
@@ -172,8 +170,7 @@ class VisionTokens:
 
     def cls_attention(self) -> Tensor:
         """Attention of [CLS] to each token, [B, H, N]: one row, so it costs O(N)."""
-        row = self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :]
-        return self.per_token(row)
+        return self.per_token(self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :])
 
     def attention_blocks(self) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, rows [B, H, stop - start, P + N·M]) over all queries; rows of padding are zero."""
@@ -216,9 +213,7 @@ class VisionTokens:
         """Tokens in the space of the text, of length one in float32, [B, N, D']; made in blocks of rows."""
         content, unit = self.content, None
         for start, stop in row_blocks(self.shape[1], 4 * content.shape[-1]):  # projectors are wider within
-            projected = self.project(content[:, start:stop]).to(
-                self.hidden_states.device
-            )  # may lie elsewhere
+            projected = self.project(content[:, start:stop]).to(content.device)  # may lie elsewhere
             if unit is None:
                 unit = projected.new_empty(*self.shape, projected.shape[-1], dtype=torch.float32)
             unit[:, start:stop] = torch.nn.functional.normalize(projected.float(), dim=-1)

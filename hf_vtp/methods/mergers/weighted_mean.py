@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...pruning.similarity import group_sum, nearest
-from ...pruning.tokens import VisionTokens, take
+from ...pruning.similarity import group_sum, groups_or_nearest
+from ...pruning.tokens import VisionTokens
 from . import register_merger
 
 
@@ -18,11 +18,8 @@ def weighted_mean(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, T
     logits of each key. Returns [B, K, M·D], the group of every token [B, N], and the groups' sizes [B, K] in
     float32.
     """
-    count, groups, sizes = keep.shape[1], tokens.groups, tokens.weights()
-    if groups is None:
-        unit = tokens.unit_hidden_states().detach()
-        own = torch.arange(count, device=keep.device).expand_as(keep)
-        groups = nearest(unit, take(unit, keep)).scatter(1, keep, own)
+    count, sizes = keep.shape[1], tokens.weights()
+    groups = groups_or_nearest(tokens.groups, keep, tokens.unit_hidden_states)
     weights = sizes if tokens.group_weights is None else tokens.group_weights
     content = tokens.content.float().unflatten(-1, (tokens.num_patches, -1))  # [B, N, M, D]
     lengths = torch.linalg.vector_norm(content, dim=-1)  # [B, N, M]
