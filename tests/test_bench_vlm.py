@@ -132,7 +132,7 @@ def test_qwen(bench):
     ]
     for found in (rows[:3], rows[3:]):
         patches = 4 * found[0]["total_tokens"]
-        check_numbers(found, choosing=4 * 64 * patches * 4 / 2**20)  # 64 rows of attention of four heads
+        check_numbers(found, choosing=4 * 64 * patches * 4 / 2**20)  # 64 rows, two heads, logits and weights
     assert rows[4]["layers"] == [0, 1, 2] and rows[5]["layers"] == [3]
     assert rows[3]["prompt_tokens"] == 64 + 8 + 2  # and the marks around the image
     assert rows[4]["tower_flop_ratio"] > 1.3 and rows[4]["ttft_flop_ratio"] > rows[5]["ttft_flop_ratio"]
