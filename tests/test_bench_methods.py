@@ -96,7 +96,10 @@ def test_listing_runs_nothing():
 
 @pytest.mark.parametrize("name", list_methods())
 def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch):
-    """1,024 tokens of 64 channels are 256 KiB, and so is a block here; all pairs would be 4 MiB a head."""
+    """1,024 tokens of 64 channels are 256 KiB, and so is a block here; all pairs would be 4 MiB a head.
+
+    All pairs of a window of `ward` are there at once, so windows are as small here as blocks are.
+    """
     config = VTPConfig(method=name, keep_ratio=0.25)
     if methods.limit(config):
         pytest.skip("takes few tokens only")
@@ -104,6 +107,8 @@ def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch
     monkeypatch.setattr(methods, "LANGUAGE_WIDTH", 64)
     monkeypatch.setattr(methods, "HEADS", 2)
     monkeypatch.setattr("hf_vtp.pruning.tokens.BLOCK_ELEMENTS", 1 << 16)
+    for module in ("hf_vtp.pruning.ward", "hf_vtp.methods.selectors.ward"):
+        monkeypatch.setattr(sys.modules[module], "WINDOW", 64)
     tokens = methods.random_tokens(config, 1024, 1, torch.float32, torch.device("cpu"), 0)
     with torch.inference_mode():
         peak = peak_bytes(lambda: methods.one_stage(tokens, config), torch.device("cpu"))
