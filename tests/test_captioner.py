@@ -195,7 +195,7 @@ def test_eval_vlm_measures_captions(root, trained, tmp_path, capsys, monkeypatch
     evaluate = run_script("eval_vlm", capsys)
     argv = (
         "--model",
-        tmp_path / "model",
+        trained,
         "--data",
         root / "data",
         "--split",

@@ -241,7 +241,7 @@ def test_counts_that_follow_the_image_are_solved_for_their_mean(tiny):
 
 def test_a_table_at_equal_flops(root, evaluate, tmp_path):
     argv = ("--data", root / "photos", *QUICK, "tome", "--num-images", 6, "--layer", "1", "0,2")
-    argv += ("--flops", 0.45, "--against", "tome", "--against", "uniform", "--batch-size", 2)
+    argv += ("--flops", 0.42, "--against", "tome", "--against", "uniform", "--batch-size", 2)
     files = ("--json", tmp_path / "r.json", "--verdict", tmp_path / "r.txt")
     done = evaluate(root, *argv, *files, "--items", tmp_path / "i.npz")
     result = result_of(done)
@@ -256,26 +256,26 @@ def test_a_table_at_equal_flops(root, evaluate, tmp_path):
         assert near == (layer == "0,2" and method != "tome") or method == "downsample"
         note = f"{method}, layer {layer}, at FLOPs {wanted:g}: {row.get('flop_problem')}"
         assert (note in done[1]) != near
-    assert "its least FLOPs are 0." in rows["vtp", 0.45, "1"]["flop_problem"]
+    assert "its least FLOPs are 0." in rows["vtp", 0.42, "1"]["flop_problem"]
     columns, items = read_items(tmp_path / "i.npz")
     at = {(row["method"], row.get("flops"), row["layer"]): i for i, row in enumerate(columns)}
-    assert {(c["flops"], c["layer"]) for c in result["comparisons"]} == {(0.45, "1"), (0.45, "0,2")}
+    assert {(c["flops"], c["layer"]) for c in result["comparisons"]} == {(0.42, "1"), (0.42, "0,2")}
     pairs = {
         (c["metric"], c["method"], c["layer"], c["other"], c["other_layer"]): c for c in result["against"]
     }
     # two rows of vtp and of tome, against two of tome (not with themselves) and two of uniform
     assert len(pairs) == len(result["against"]) == 4 * (4 + 2 + 8)
     one = pairs["cosine_mean", "vtp", "0,2", "tome", "1"]
-    mine, others = (items["cosine_mean"][at[key]] for key in (("vtp", 0.45, "0,2"), ("tome", 0.45, "1")))
+    mine, others = (items["cosine_mean"][at[key]] for key in (("vtp", 0.42, "0,2"), ("tome", 0.42, "1")))
     expected = difference(mine, others)
-    assert one["other_flop_share"] == rows["tome", 0.45, "1"]["flop_share"]
+    assert one["other_flop_share"] == rows["tome", 0.42, "1"]["flop_share"]
     assert one["other_flop_problem"] and one["num_items"] == 6
     assert [one[k] for k in ("difference", "low", "high")] == pytest.approx(
         [expected[k] for k in ("difference", "low", "high")], abs=1e-6
     )
     words = (tmp_path / "r.txt").read_text()
-    assert "vtp, layer 0,2, against tome, layer 1: FLOPs 0.45 (" in words
-    assert "FLOPs 0.45, layer 0,2: " in words
+    assert "vtp, layer 0,2, against tome, layer 1: FLOPs 0.42 (" in words
+    assert "FLOPs 0.42, layer 0,2: " in words
 
 
 REFUSED = {  # arguments, and what the one sentence says
