@@ -175,13 +175,18 @@ def test_an_epoch_has_every_picture_once_and_resumes_anywhere(root, tokenizer, t
     assert len(read_captioned(str(root / "data"), HELD_OUT, tower, tmp_path).captions) == 6
 
 
-def test_a_pruned_captioner_keeps_the_promises(root, tokenizer):
-    """In the tower of a classifier, which no other test puts under a LLaVA, and after it."""
-    tower = load_with_processor(str(root / "tower"))
+def talkative(tower, tokenizer):
+    """A captioner whose random words depend on the image."""
     torch.manual_seed(2)
     model = captioner.new_captioner(tower.model, tokenizer).eval()
     with torch.no_grad():
-        model.model.multi_modal_projector.linear_2.weight.mul_(30)  # or no word would depend on the image
+        model.model.multi_modal_projector.linear_2.weight.mul_(30)
+    return model
+
+
+def test_a_pruned_captioner_keeps_the_promises(root, tokenizer):
+    """In the tower of a classifier, which no other test puts under a LLaVA, and after it."""
+    model = talkative(load_with_processor(str(root / "tower")), tokenizer)
     ids = [tokenizer.convert_tokens_to_ids("<image>")] * 36 + tokenizer(f"{CAPTION} a dog")["input_ids"]
     inputs = {"input_ids": torch.tensor([ids] * 2), "pixel_values": torch.randn(2, 3, 24, 24)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -190,19 +195,12 @@ def test_a_pruned_captioner_keeps_the_promises(root, tokenizer):
         assert report.holds, report.table()
 
 
-def test_eval_vlm_measures_captions(root, trained, tmp_path, capsys, monkeypatch):
+def test_eval_vlm_measures_captions(root, tokenizer, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    tower = load_with_processor(str(root / "tower"))
+    captioner.save_captioner(talkative(tower, tokenizer), tmp_path / "m", tokenizer, tower.image_processor)
     evaluate = run_script("eval_vlm", capsys)
-    argv = (
-        "--model",
-        trained,
-        "--data",
-        root / "data",
-        "--split",
-        "validation",
-        "--device",
-        "cpu",
-    )
+    argv = ("--model", "m", "--data", root / "data", "--split", "validation")
     asked = ("--question", "What is it?", "--layer", "default", "output", "--max-new-tokens", 6)
     code, out, err = evaluate(*argv, *asked, *CHECK)
     assert code == 0, err
@@ -221,6 +219,7 @@ def test_eval_vlm_measures_captions(root, trained, tmp_path, capsys, monkeypatch
         assert row["cider"] == pytest.approx(scored["cider"]) and row["agreement"] == sum(same) / 6
         assert row["kept_tokens"] == 9
     assert rows["unpruned", "-"]["agreement"] == 1
+    assert rows["uniform", "default"]["agreement"] < 1 and max(row["cider"] for row in result["rows"]) > 0
     compared = {(row["metric"], row["layer"]) for row in result["comparisons"]}
     assert compared == {(m, w) for m in ("cider", "agreement") for w in ("default", "output")}
     code, _, err = evaluate(*argv, *CHECK)
