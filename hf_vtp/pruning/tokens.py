@@ -43,9 +43,8 @@ class Choice:
 
 def as_choice(returned: Tensor | tuple | Choice) -> Choice:
     """What a selector returned: places, places and groups, or a Choice."""
-    if isinstance(returned, Choice):
-        return returned
-    return Choice(*returned) if isinstance(returned, tuple) else Choice(returned)
+    made = returned if isinstance(returned, tuple) else (returned,)
+    return returned if isinstance(returned, Choice) else Choice(*made)
 
 
 @dataclass(frozen=True)
