@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from .methods.table import METHODS, PARTS, check_parts
@@ -12,6 +13,7 @@ from .sharing import Shareable
 from .version import __version__
 
 NAME, NAME_OR_NONE = ("a name", (str,)), ("a name or None", (str, NONE))
+KEEP_RATIO = 0.7
 DICT, INT_OR_NONE = ("a dict of options", (dict,)), ("an int or None", (int, NONE))
 
 
@@ -27,19 +29,29 @@ class VTPConfig(Shareable):
     """
 
     keep_ratio: float | list[float] = option(
-        0.7,
-        "share of patch tokens kept at the end, in (0, 1]; or one share per layer listed, each of the "
-        "original count. Methods whose count follows the image take it as the target of the mean, or not at "
+        KEEP_RATIO,
+        "share of patch tokens kept at the end, in (0, 1]; or one share per layer, each of the original "
+        "count. By default 0.7 leaves about 0.87 of a tower's FLOPs, 0.5 leaves 0.75, 0.3 leaves 0.62, 0.1 "
+        "0.45. Methods whose count follows the image take it as the target of the mean, or not at "
         "all (list_methods() says which); at 1 nothing is dropped in any method.",
         "a number or a list of numbers",
         (float, list),
         of=float,
     )
+    flops: float | None = option(
+        None,
+        "in place of keep_ratio: share of the tower's work that is left, in (0, 1], counted in tokens of its "
+        "layers; the ratio that gives it is solved for. FLOPs are a little less, since those of attention "
+        "fall with the square.",
+        "a number or None",
+        (float, NONE),
+    )
     layer: int | list[int] | str | None = option(
         None,
         'encoder layer after which tokens leave (0 is the first); a list of them; "output" for after the '
-        "tower (language-model families); None for the method's own place, or the family's default. A list "
-        "with one ratio shares the reduction geometrically, or as the method says.",
+        "tower (language-model families); None for the method's own place, or else five layers from a fifth "
+        "to two thirds of the depth. Several layers share one ratio such that the more stay, the later the "
+        "others leave, or as the method says.",
         "an int, a list of ints, 'output' or None",
         (int, str, NONE, list),
         of=int,
@@ -64,6 +76,12 @@ class VTPConfig(Shareable):
         '"frame" keeps a share of every frame group of a video, "clip" of the whole clip.',
         *NAME,
         choices=("frame", "clip"),
+    )
+    language_weights: bool = option(
+        False,
+        "a kept token counts in the language model's attention for as many as it absorbed (eager and SDPA).",
+        "True or False",
+        (bool,),
     )
     min_keep: int = option(1, "fewest tokens that a stage keeps of one image.", "an int", (int,))
     max_keep: int | None = option(None, "most tokens that a stage keeps of one image.", *INT_OR_NONE)
@@ -91,19 +109,33 @@ class VTPConfig(Shareable):
             options = {**getattr(method, f"{kind}_options"), **options}
         return own if chosen is None else chosen, options
 
-    def after_features(self) -> VTPConfig:
-        """The same for tokens that no tower's layers are known of: the method's own parts for that.
+    @property
+    def place(self) -> int | list[int] | str | Callable[[int], list[int]] | None:
+        """The layer asked for; without one the method's own place, if it has one."""
+        return METHODS[self.method].layers if self.layer is None else self.layer
+
+    def for_language(self) -> VTPConfig:
+        """The same for the last stage before a language model: with the method's own parts for that.
 
         A part that the caller named, or gave options for, stays.
         """
-        own = METHODS[self.method].after_features
-        return self.replace(
-            **{
-                part: name
-                for part, name in own.items()
-                if getattr(self, part) is None and not getattr(self, f"{part}_options")
-            }
-        )
+        return self._with(METHODS[self.method].for_language)
+
+    def before_language(self) -> VTPConfig:
+        """The same for the stages in front of that one."""
+        return self._with(METHODS[self.method].before_language)
+
+    def after_features(self) -> VTPConfig:
+        """The same for tokens that no tower's layers are known of, which a language model reads."""
+        return self._with(METHODS[self.method].after_features).for_language()
+
+    def _with(self, own: Mapping[str, object]) -> VTPConfig:
+        fields = {}
+        for part in PARTS:
+            options = f"{part}_options"
+            if getattr(self, part) is None and not getattr(self, options):
+                fields |= {name: own[name] for name in (part, options) if name in own}
+        return self.replace(**fields)
 
     def replace(self, **overrides) -> VTPConfig:
         """A validated copy with some fields changed."""
@@ -114,12 +146,19 @@ class VTPConfig(Shareable):
         return replace(self, **overrides)
 
     def stages(
-        self, num_layers: int, default_layer: int, what: str = "the encoder", has_output: bool = False
+        self, num_layers: int, what: str = "the encoder", has_output: bool = False
     ) -> list[tuple[int, float]]:
         """The same as hf_vtp.schedule.stages."""
-        return stages(self, num_layers, default_layer, what, has_output)
+        return stages(self, num_layers, what, has_output)
 
     def _check_amounts(self) -> None:
+        if self.flops is not None:
+            if not 0 < self.flops <= 1:
+                raise ValueError(f"flops must lie in (0, 1], not {self.flops!r}")
+            if self.keep_ratio != KEEP_RATIO:
+                raise ValueError(
+                    f"give flops or keep_ratio, not both: {self.flops!r} and {self.keep_ratio!r}"
+                )
         ratios = self.keep_ratio if isinstance(self.keep_ratio, list) else [self.keep_ratio]
         if not ratios or not all(0 < r <= 1 for r in ratios):
             raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio!r}")

@@ -31,7 +31,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, validate_repo_id
 
-from .bounded_json import MAX_BYTES, check_size, read, shortened
+from .bounded_json import MAX_BYTES, read, shortened
 from .version import __version__
 
 NAME = "vtp_config.json"
@@ -92,26 +92,38 @@ def fetch(name: str | os.PathLike, **options) -> tuple[object, str]:
         shown = shortened(repr(name))
         raise ValueError(f"{shown} is neither a folder nor a name on the Hub such as 'user/repo'")
     source = f"{NAME} of {name}"
-    with clearly(name):
-        answer = hf_hub_download(name, NAME, dry_run=True, **options)
-    check_size(answer.file_size or 0, source)  # before it is downloaded
-    if answer.will_download:  # a server may say nothing of the size, or what is not so
-        with clearly(name):
-            size = _size(hf_hub_url(name, NAME, revision=answer.commit_hash), options.get("token"))
-        check_size(size, source)
-    with clearly(name):
-        path = hf_hub_download(name, NAME, library_name=LIBRARY, library_version=__version__, **options)
-    return read(Path(path), source), source
+    return read(download(name, NAME, MAX_BYTES, "pruning config", **options), source), source
 
 
-def _size(url: str, token: str | bool | None) -> int:
+def download(repo_id: str, file: str, most: int, what: str, **options) -> Path:
+    """A file of a repository, from the cache or the Hub, of at most `most` bytes; `what` it is to be.
+
+    `options` are hf_hub_download's. Raises ValueError for a larger file, OSError with one sentence for what
+    is missing, private or out of reach.
+    """
+    lacks = f"{{repo}} on the Hub has no {file}" if file != NAME else None
+    with clearly(repo_id, lacks=lacks):
+        answer = hf_hub_download(repo_id, file, dry_run=True, **options)
+    size = answer.file_size or 0  # before it is downloaded
+    if size <= most and answer.will_download:  # a server may say nothing of the size, or what is not so
+        with clearly(repo_id, lacks=lacks):
+            url = hf_hub_url(repo_id, file, revision=answer.commit_hash)
+            size = _size(url, options.get("token"), most)
+    if size > most:
+        raise ValueError(f"{file} of {repo_id} is larger than {most} bytes, which no {what} is")
+    with clearly(repo_id, lacks=lacks):
+        client = {"library_name": LIBRARY, "library_version": __version__}
+        return Path(hf_hub_download(repo_id, file, **client, **options))
+
+
+def _size(url: str, token: str | bool | None, most: int) -> int:
     """Bytes at an address, counted as they come; the connection ends with the first one too many."""
     size, headers = 0, build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         hf_raise_for_status(response)
         for part in response.iter_bytes(CHUNK):
             size += len(part)
-            if size > MAX_BYTES:
+            if size > most:
                 break
     return size
 
@@ -149,26 +161,29 @@ def push(
 
 
 @contextmanager
-def clearly(repo_id: str, own: Mapping[int, str] = MappingProxyType({})) -> Iterator[None]:
+def clearly(
+    repo_id: str, own: Mapping[int, str] = MappingProxyType({}), lacks: str | None = None
+) -> Iterator[None]:
     """Have the client's errors said in one sentence; they stay as the cause.
 
-    `own` are sentences for the statuses of answers that mean something else here than in DENIED.
+    `own` are sentences for the statuses of answers that mean something else here than in DENIED, `lacks` the
+    one for a repository without the file.
     """
     try:
         yield
     except PermissionError:
         raise
     except WHATEVER_FAILS as error:
-        raise OSError(_sentence(error, {**DENIED, **own}).format(repo=repo_id)) from error
+        raise OSError(_sentence(error, {**DENIED, **own}, lacks).format(repo=repo_id)) from error
 
 
-def _sentence(error: Exception, denied: Mapping[int, str]) -> str:
+def _sentence(error: Exception, denied: Mapping[int, str], lacks: str | None = None) -> str:
     hidden = error.__cause__  # the client says what its cache lacks, or that a forced download failed
     if isinstance(hidden, ANSWERED) or (type(error) is ValueError and hidden is not None):
         error = hidden
     for kind, sentence in SENTENCES:
         if isinstance(error, kind):
-            return sentence
+            return lacks if lacks is not None and kind is EntryNotFoundError else sentence
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in denied:
         return denied[status]

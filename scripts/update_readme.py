@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import readme_quality
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+import readme_real
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 from hf_vtp import list_families, list_methods
-from hf_vtp.families.table import FAMILIES, VISION
+from hf_vtp.families.table import FAMILIES, TOWERS, VISION
 from hf_vtp.files import replacing
 from hf_vtp.methods.table import PARTS
 from hf_vtp.tools.bench.report import measured, number
@@ -17,6 +18,7 @@ from hf_vtp.tools.bench.table_vlm import where
 from hf_vtp.tools.bench.variants import UNPATCHED
 from hf_vtp.tools.cards.card import shown_command
 from hf_vtp.tools.commands import COMMANDS
+from hf_vtp.towers.units import PackedRow
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -83,7 +85,8 @@ def pattern(model_type: str) -> str:
         paired = any(root != tower for root, tower in VISION.items() if tower == VISION[model_type])
         return "an image and a text, and their towers alone" if paired else "vision towers alone"
     row = FAMILIES[model_type]
-    if row.default_layer is not None:
+    vision = getattr(CONFIG_MAPPING[model_type](), "vision_config", None)
+    if isinstance(TOWERS.get(getattr(vision, "model_type", "")), PackedRow):
         return "language models over patches of all images in one sequence"
     cells = callable(row.cell) or row.cell > 1
     return f"language models whose projector works {'cell by cell' if cells else 'row by row'}"
@@ -105,6 +108,12 @@ def quality() -> str:
     shown = "\n".join(shown_command(command) for command in readme_quality.commands(found))
     rows = table(readme_quality.HEADINGS, readme_quality.table_rows(found))
     return f"{rows}\n\n{readme_quality.summary(found)}\n\n```bash\n{shown}\n```"
+
+
+def real() -> str:
+    """The default on real ImageNet weights, at equal FLOPs."""
+    rows = table(readme_real.HEADINGS, readme_real.rows(ROOT))
+    return f"{rows}\n\n```bash\n{shown_command(readme_real.command(ROOT))}\n```"
 
 
 def early() -> str:
@@ -194,6 +203,7 @@ OF_VLM = (
 SPEED = {"clip": OF_CLIP, "llava": OF_VLM, "qwen2_5_vl": OF_VLM}  # by a result's "benchmark"
 
 BLOCKS = {
+    "real": real,
     "commands": commands,
     "models": models,
     "methods": methods,

@@ -67,6 +67,8 @@ def save_llava(folder):
     model = Llava.model()
     with torch.no_grad():  # or the answers would not depend on the image
         model.model.multi_modal_projector.linear_2.weight.mul_(30)
+        for layer in model.model.language_model.layers:
+            layer.self_attn.o_proj.weight.mul_(5)
     model.save_pretrained(folder)
     word_tokenizer(**{"<pad>": PAD, "<eos>": EOS, "<image>": IMAGE}).save_pretrained(folder)
     image_processor(24).save_pretrained(folder)

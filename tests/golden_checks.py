@@ -111,6 +111,7 @@ def tome_rounds(tag: str, prefix: int) -> Check:
                 hidden_states=outcome.hidden_states,
                 sizes=outcome.sizes,
                 positions=before.gather(1, outcome.keep),
+                order=outcome.order,
                 full_key=metric.unsqueeze(1),
             )
 

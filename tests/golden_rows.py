@@ -109,20 +109,28 @@ ROWS = {
     ),
     "gtp": Row(
         "gtp",
-        (keeps("keep_max"), keeps_values(in_order("keep_order_max"), ("keep_order_max",), "values_max")),
+        (
+            keeps("keep_max"),
+            keeps("keep", config={"scorer_options": {"over": "mean"}}),
+            keeps_values(in_order("keep_order_max"), ("keep_order_max",), "values_max"),
+        ),
         {
             "graph": "what `values` are made with",
-            "keep": "means over heads; the largest head (`keep_max`) is the best row of its table",
-            "keep_order": "as `keep`",
-            "values": "as `keep`",
+            "keep_order": ORDER,
+            "values": "means over heads; the largest head (`values_max`) is the best row of its table",
         },
         beyond="the graph is made once, of the embeddings",
     ),
     "recoverable": Row(
         "recoverable",
         (
-            keeps("keep_mended", tokens=Golden.other, text=slice(1)),
-            keeps_values(own.recoverable_rows, RECOVERABLE, "values_mended", Golden.other, text=slice(1)),
+            keeps_values(
+                own.recoverable_rows,
+                ("keep_mended", *RECOVERABLE),
+                "values_mended",
+                Golden.other,
+                text=slice(1),
+            ),
         ),
         {
             "similarity": "what `recovered` is chosen by",
@@ -140,7 +148,7 @@ ROWS = {
             "keep_turns_by_index_4_image_4_text": "as `keep_turns_by_index`",
             "keep_turns_by_norm_4_image_4_text": "pivots of the text, which has no keys where the tower ends",
         },
-        beyond="the keys are of an early layer of the language model, and half of the pivots are of the text",
+        beyond="keys are of an early layer of the language model, and half of the pivots are of the text",
     ),
     "todre": Row("todre", (keeps("keep"),), {"keep_order": ORDER, "keep_of_tower_features": TOWER}),
     "zero_tprune": Row("zero_tprune", (Check(("scores",), own.page_rank),)),

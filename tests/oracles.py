@@ -23,10 +23,11 @@ def masked_clip(tower, pixel_values, stages):
     return states
 
 
-def replicated_clip(tower, pixel_values, stages):
+def replicated_clip(tower, pixel_values, stages, scores=None):
     """A full-length CLIP encoder in which, behind a stage, every member of a group holds the group's mean.
 
-    `stages` maps a layer to the group of every token that entered it. No mask, no bias.
+    `stages` maps a layer to the group of every token that entered it, `scores` to the score of each: then the
+    mean is weighted by their roots, and is as long as its members are in the mean. No mask, no bias.
     """
     x = tower.pre_layrnorm(tower.embeddings(pixel_values))
     member = [torch.arange(x.shape[1] - 1) for _ in x]  # of each original token, the token that holds it now
@@ -35,8 +36,19 @@ def replicated_clip(tower, pixel_values, stages):
         if i in stages:
             x = x.clone()
             for b in range(x.shape[0]):
+                weight = torch.ones(len(member[b])) if scores is None else roots(scores[i][b])[member[b]]
                 member[b] = stages[i][b][member[b]]
                 for group in member[b].unique():
-                    rows = torch.nonzero(member[b] == group)[:, 0] + 1
-                    x[b, rows] = x[b, rows].mean(dim=0)
+                    rows = torch.nonzero(member[b] == group)[:, 0]
+                    w, own = weight[rows, None] / weight[rows].sum(), x[b, rows + 1]
+                    mean = (w * own).sum(dim=0)
+                    if scores is not None:
+                        mean = mean / mean.norm() * (w * own.norm(dim=1, keepdim=True)).sum()
+                    x[b, rows + 1] = mean
     return x, member
+
+
+def roots(scores):
+    """What the default weighs a token by, its size aside: the root of its score, none far below the mean."""
+    scores = scores.clamp(min=0)
+    return scores.clamp(min=scores.mean() / 1000).sqrt()

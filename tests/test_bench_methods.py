@@ -26,7 +26,7 @@ def test_every_method_is_measured(capsys, tmp_path):
         assert row["latency_p50_ms"] > 0 and row["scratch_mib_per_image"] > 0 and row["tower_ms"] > 0
         assert row["share_of_tower"] == pytest.approx(row["latency_p50_ms"] / row["tower_ms"])
     by_name = {row["method"]: row for row in result["rows"]}
-    assert (by_name["tome"]["stages"], by_name["flowcut"]["stages"], by_name["vtp"]["stages"]) == (24, 12, 1)
+    assert (by_name["tome"]["stages"], by_name["flowcut"]["stages"], by_name["vtp"]["stages"]) == (24, 12, 5)
     assert all(name in out for name in list_methods())
 
 
@@ -96,13 +96,19 @@ def test_listing_runs_nothing():
 
 @pytest.mark.parametrize("name", list_methods())
 def test_no_method_without_a_limit_holds_a_matrix_of_all_pairs(name, monkeypatch):
-    """1,024 tokens of 64 channels are 256 KiB, and so is a block here; all pairs would be 4 MiB a head."""
+    """1,024 tokens of 64 channels are 256 KiB, and so is a block here; all pairs would be 4 MiB a head.
+
+    All pairs of a window of `ward` are there at once, so windows are as small here as blocks are.
+    """
     config = VTPConfig(method=name, keep_ratio=0.25)
     if methods.limit(config):
         pytest.skip("takes few tokens only")
     monkeypatch.setattr(methods, "WIDTH", 64)
+    monkeypatch.setattr(methods, "LANGUAGE_WIDTH", 64)
     monkeypatch.setattr(methods, "HEADS", 2)
     monkeypatch.setattr("hf_vtp.pruning.tokens.BLOCK_ELEMENTS", 1 << 16)
+    for module in ("hf_vtp.pruning.ward", "hf_vtp.methods.selectors.ward"):
+        monkeypatch.setattr(sys.modules[module], "WINDOW", 64)
     tokens = methods.random_tokens(config, 1024, 1, torch.float32, torch.device("cpu"), 0)
     with torch.inference_mode():
         peak = peak_bytes(lambda: methods.one_stage(tokens, config), torch.device("cpu"))

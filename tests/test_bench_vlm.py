@@ -37,8 +37,11 @@ QUICK = ("--device", "cpu", "--threads", 1, "--rounds", 1, "--new-tokens", 3, "-
 pytestmark = pytest.mark.models
 
 
-def check_numbers(rows):
-    """What must hold between the rows of one batch and image size, the first of them unpatched."""
+def check_numbers(rows, choosing=0.0):
+    """What must hold between the rows of one batch and image size, the first of them unpatched.
+
+    `choosing` are the MiB that a method may hold beyond what the unpruned model holds.
+    """
     whole = rows[0]
     assert whole["kept_tokens"] == whole["total_tokens"]
     assert whole["ttft_speedup"] == whole["e2e_speedup"] == whole["tower_flop_ratio"] == 1
@@ -59,7 +62,7 @@ def check_numbers(rows):
             # in so small a model the default moves more to choose than it saves
             assert row["gbyte_moved"] < whole["gbyte_moved"] or row["method"] == "vtp"
             # the peak may lie before tokens leave; indices of what stays come on top
-            assert row["generate_memory_mib"] < 1.01 * whole["generate_memory_mib"]
+            assert row["generate_memory_mib"] < 1.01 * whole["generate_memory_mib"] + choosing
 
 
 def prefill_flops(tokens):
@@ -98,7 +101,7 @@ def test_llava(bench, tmp_path, monkeypatch):
     layers = [None, "output", [0, 1]]
     cases = [("unpatched", None, None), *((m, 0.5, where) for m in ("vtp", "qk_topk") for where in layers)]
     assert [(r["method"], r["keep_ratio"], r["layer"]) for r in rows] == cases * 2
-    assert [row["layers"] for row in rows[:4]] == [None, [1], [2], [0, 1]]
+    assert [row["layers"] for row in rows[:4]] == [None, [0, 1, 2], [2], [0, 1]]
     assert {row["kept_tokens"] for row in rows if row["layers"]} == {18}
     check_numbers(rows[:7])
     check_numbers(rows[7:])
@@ -127,9 +130,10 @@ def test_qwen(bench):
         (None, "64x64", 64, 16),
         ("output", "64x64", 64, 16),
     ]
-    check_numbers(rows[:3])
-    check_numbers(rows[3:])
-    assert rows[4]["layers"] == [1] and rows[5]["layers"] == [3]
+    for found in (rows[:3], rows[3:]):
+        patches = 4 * found[0]["total_tokens"]
+        check_numbers(found, choosing=4 * 64 * patches * 4 / 2**20)  # 64 rows, two heads, logits and weights
+    assert rows[4]["layers"] == [0, 1, 2] and rows[5]["layers"] == [3]
     assert rows[3]["prompt_tokens"] == 64 + 8 + 2  # and the marks around the image
     assert rows[4]["tower_flop_ratio"] > 1.3 and rows[4]["ttft_flop_ratio"] > rows[5]["ttft_flop_ratio"]
 

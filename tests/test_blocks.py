@@ -88,7 +88,8 @@ def changed(config, options):
 @pytest.mark.parametrize("through", ["config", "fields", "block"])
 def test_what_changes_in_a_config_after_apply_has_no_effect(through):
     ratios, layers, options, merging = [0.7, 0.5], [1, 2], {"of": "q"}, {"lloyd": 1}
-    fields = dict(keep_ratio=ratios, layer=layers, scorer_options=options, merger_options=merging)
+    fields = dict(keep_ratio=ratios, layer=layers, scorer="qk_norm")
+    fields |= dict(scorer_options=options, merger_options=merging)
     config = VTPConfig(**fields)
     twin, model = clip_vision(), clip_vision()
     apply_vtp(twin, copy.deepcopy(config))
@@ -114,7 +115,7 @@ def test_what_changes_in_a_config_after_apply_has_no_effect(through):
 
 def test_a_config_shares_nothing_with_what_it_was_made_of():
     options = {"of": "q"}
-    config = VTPConfig(scorer_options=options, keep_ratio=[0.7, 0.5], layer=[0, 1])
+    config = VTPConfig(scorer="qk_norm", scorer_options=options, keep_ratio=[0.7, 0.5], layer=[0, 1])
     other = config.replace(min_keep=2)
     options["of"], config.scorer_options["order"], config.layer[0] = "k", "smallest", 5
     assert other.scorer_options == {"of": "q"} and other.layer == [0, 1]
@@ -137,9 +138,12 @@ def test_statistics_show_themselves_in_a_line_or_two(method):
     assert len(stats.keep_indices) == 7 and len(stats.stages[0].scores) == 7  # all of it is still there
 
 
-def test_statistics_of_nothing_show_themselves():
-    model = apply_vtp(Llava.model(), keep_ratio=0.5)
+@pytest.mark.parametrize(
+    "layer, stages", [(1, "1 stage, after layer 1"), (None, "3 stages, after layer 0, 1, 2")]
+)
+def test_statistics_of_nothing_show_themselves(layer, stages):
+    model = apply_vtp(Llava.model(), keep_ratio=0.5, layer=layer)
     model(**Llava.inputs((1, 2)))
     stats = vtp_stats(model)
-    assert repr(stats) == "VTPStats(3 images: 18 of 36 tokens stay; 1 stage, after layer 1)"
+    assert repr(stats) == f"VTPStats(3 images: 18 of 36 tokens stay; {stages})"
     assert "0 images" in repr(type(stats)([], [], [], [], []))

@@ -41,6 +41,16 @@ def test_ratio_one_is_bit_equal(name, method):
     assert vtp_stats(model).num_kept == [36, 36, 36]
 
 
+@pytest.mark.parametrize("whole", [{"keep_ratio": 1.0}, {"flops": 1.0}], ids=repr)
+@pytest.mark.parametrize("name", CLIP_CLASSES)
+def test_all_of_it_by_default_is_bit_equal(name, whole):
+    model, inputs = clip(name), clip_inputs(name)
+    plain = model(**inputs, output_hidden_states=True)
+    apply_vtp(model, **whole)
+    assert same(plain, model(**inputs, output_hidden_states=True))
+    assert [stage.layer for stage in vtp_stats(model).stages] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", CLIP_CLASSES)
 @pytest.mark.parametrize("capture", [False, True])
 def test_removed_is_never_applied(name, capture):
@@ -94,14 +104,31 @@ def test_pruned_is_masked(scorer, layers, ratios, implementation):
     assert [len(k) for k in stats.keep_indices] == stats.num_kept == [round(ratios[-1] * 36)] * 3
 
 
+ABSORBING = {  # fields of the config, and whether means are weighted by scores
+    "once": (dict(merger="absorb", layer=1), False),
+    "and refined": (dict(merger="absorb", layer=1, merger_options={"lloyd": 2}), False),
+    "twice": (dict(merger="absorb", layer=[0, 2]), False),
+    "by default": (dict(), True),
+    "by default, once": (dict(layer=1), True),
+}
+
+
+def replicated(tower, pixel_values, stats, weighted):
+    """The full tower in which each member of a group holds what the statistics say the group became."""
+    stages = {s.layer: s.assignment for s in stats.stages}
+    return replicated_clip(
+        tower, pixel_values, stages, {s.layer: s.scores for s in stats.stages} if weighted else None
+    )
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("layers, lloyd", [([1], 0), ([1], 2), ([0, 2], 0)])
-def test_absorbed_is_replicated(layers, lloyd, implementation):
-    model = clip_vision(implementation=implementation)
-    with vtp(model, layer=layers, keep_ratio=0.3, merger_options={"lloyd": lloyd}):
+@pytest.mark.parametrize("fields, weighted", ABSORBING.values(), ids=ABSORBING)
+def test_absorbed_is_replicated(fields, weighted, implementation):
+    model = clip_vision(layers=6, implementation=implementation)
+    with vtp(model, keep_ratio=0.3, **fields):
         output = model(pixels())
         stats = vtp_stats(model)
-    full, member = replicated_clip(model, pixels(), {s.layer: s.assignment for s in stats.stages})
+    full, member = replicated(model, pixels(), stats, weighted)
     torch.testing.assert_close(output.pooler_output, model.post_layernorm(full[:, 0]), **CLOSE)
     for b in range(3):
         torch.testing.assert_close(output.last_hidden_state[b, 1:][member[b]], full[b, 1:], **CLOSE)
@@ -110,12 +137,32 @@ def test_absorbed_is_replicated(layers, lloyd, implementation):
         assert torch.equal(stats.stages[-1].keep_indices[b], stats.keep_indices[b])
 
 
-def test_classifier_mean_weighs_absorbed_tokens():
+def test_statistics_of_the_default_agree_from_stage_to_stage():
+    model = apply_vtp(clip_vision(layers=12), keep_ratio=0.2)
+    model(pixels())
+    stats = vtp_stats(model)
+    assert [stage.layer for stage in stats.stages] == [2, 3, 5, 6, 8] and stats.num_kept == [7] * 3
+    for b in range(3):
+        before, sizes = torch.arange(36), torch.ones(36)
+        for stage in stats.stages:
+            kept, group = stage.keep_indices[b], stage.assignment[b]
+            assert (kept.diff() > 0).all() and torch.isin(kept, before).all()
+            assert len(kept) < len(before) == len(group) == len(stage.scores[b])
+            # each group holds the token that it goes by, and its size is that of its members
+            assert torch.equal(group[torch.isin(before, kept)], torch.arange(len(kept)))
+            sizes = torch.zeros(len(kept)).index_add(0, group, sizes)
+            assert torch.equal(stage.sizes[b], sizes) and sizes.sum() == 36
+            before = kept
+        assert torch.equal(before, stats.keep_indices[b])
+
+
+@pytest.mark.parametrize("fields, weighted", ABSORBING.values(), ids=ABSORBING)
+def test_classifier_mean_weighs_absorbed_tokens(fields, weighted):
     model, inputs = clip("CLIPForImageClassification"), clip_inputs("CLIPForImageClassification")
-    with vtp(model, layer=[0, 2], keep_ratio=0.3):
+    with vtp(model, keep_ratio=0.3, **fields):
         logits = model(**inputs).logits
-        stages = {s.layer: s.assignment for s in vtp_stats(model).stages}
-    full, _ = replicated_clip(model.vision_model, inputs["pixel_values"], stages)
+        stats = vtp_stats(model)
+    full, _ = replicated(model.vision_model, inputs["pixel_values"], stats, weighted)
     torch.testing.assert_close(logits, model.classifier(full[:, 1:].mean(dim=1)), **CLOSE)
 
 

@@ -58,15 +58,17 @@ WRONG_VALUES = [
     ({"min_keep": -3}, "at least 1"),
     ({"max_keep": 0}, "at least min_keep = 1"),
     ({"min_keep": 8, "max_keep": 7}, "at least min_keep = 8"),
-    ({"scorer_options": {"sign": 1}}, "['of', 'order']"),
-    ({"scorer_options": {1: 1}}, "['of', 'order']"),
-    ({"scorer_options": {"order": "biggest"}}, "['largest', 'smallest']"),
-    ({"scorer_options": {"of": None}}, "['k', 'q', 'qk']"),
-    ({"scorer_options": {"of": ["k"]}}, "['k', 'q', 'qk']"),
-    ({"selector_options": {"rounds": 1.5}}, "type int"),
-    ({"selector_options": {"rounds": True}}, "type int"),
+    ({"scorer": "qk_norm", "scorer_options": {"sign": 1}}, "['of', 'order']"),
+    ({"scorer": "qk_norm", "scorer_options": {1: 1}}, "['of', 'order']"),
+    ({"scorer": "qk_norm", "scorer_options": {"order": "biggest"}}, "['largest', 'smallest']"),
+    ({"scorer": "qk_norm", "scorer_options": {"of": None}}, "['k', 'q', 'qk']"),
+    ({"scorer": "qk_norm", "scorer_options": {"of": ["k"]}}, "['k', 'q', 'qk']"),
+    ({"selector": "spread", "selector_options": {"rounds": 1.5}}, "type int"),
+    ({"selector": "spread", "selector_options": {"rounds": True}}, "type int"),
     ({"merger_options": {"lloyd": "2"}}, "type int"),
     ({"method": "random", "scorer_options": {"seed": "a"}}, "type int"),
+    ({"scorer_options": {"of": "q"}}, "unknown option 'of' for 'importance'"),  # vtp's own
+    ({"selector_options": {"rounds": 2}}, "unknown option 'rounds' for 'ward'"),
     ({"method": "qk_topk", "selector_options": {"rounds": 2}}, "unknown option 'rounds' for 'top_k'"),
     ({"method": "uniform", "merger_options": {"rounds": 2}}, "unknown option 'rounds' for 'drop'"),
 ]
@@ -74,7 +76,7 @@ WRONG_VALUES = [
 
 def one_sentence(error, says):
     text = str(error.value)
-    assert says in text and "\n" not in text and len(text) < 400, text
+    assert says in text and "\n" not in text and len(text) < 600, text
 
 
 @pytest.mark.parametrize(
@@ -99,8 +101,8 @@ def test_a_wrong_value_is_refused(fields, says):
     [
         {"layer": [0.5, 1.5]},
         {"merger": ""},
-        {"selector_options": {"rounds": 0}},
-        {"selector_options": {"rounds": -1}},
+        {"selector": "spread", "selector_options": {"rounds": 0}},
+        {"selector": "spread", "selector_options": {"rounds": -1}},
         {"merger_options": {"lloyd": -1}},
         {"method": "random", "scorer_options": {"seed": 1 << 70}},
     ],
@@ -135,7 +137,9 @@ def test_replace_validates_a_copy():
     assert (config.layer, config.method) == (None, "vtp")
     with pytest.raises(ValueError) as error:
         config.replace(ratio=0.5)
-    one_sentence(error, "unknown argument 'ratio'; choose from ['base_model_name_or_path', 'keep_ratio'")
+    one_sentence(
+        error, "unknown argument 'ratio'; choose from ['base_model_name_or_path', 'flops', 'keep_ratio'"
+    )
     with pytest.raises(ValueError):
         config.replace(keep_ratio=0)
     with pytest.raises(TypeError):
@@ -148,7 +152,7 @@ def test_configs_share_no_options():
 
 
 def test_a_part_keeps_the_options_of_its_method_unless_replaced():
-    config = VTPConfig()  # vtp: the norms of queries and keys
+    config = VTPConfig(method="qk_topk")
     assert config.part("scorer") == ("qk_norm", {"of": "qk"})
     smallest = config.replace(scorer_options={"order": "smallest"})
     assert smallest.part("scorer")[1] == {"of": "qk", "order": "smallest"}
@@ -157,26 +161,75 @@ def test_a_part_keeps_the_options_of_its_method_unless_replaced():
     assert config.replace(selector="top_k").part("selector") == ("top_k", {})
 
 
+PARTS_OF_VTP = {  # inside a tower that pools its tokens, where a language model reads them, after features
+    "scorer": (("importance", {}), ("qk_norm", {"of": "qk"}), ("token_norm", {})),
+    "selector": (("ward", {}), ("spread", {}), ("spread", {})),
+    "merger": (("weighted_mean", {}), ("absorb", {"lloyd": 2}), ("absorb", {"lloyd": 2})),
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF_VTP)
+def test_a_method_may_have_parts_for_a_language_model(part):
+    config = VTPConfig()
+    found = config.part(part), config.for_language().part(part), config.after_features().part(part)
+    assert found == PARTS_OF_VTP[part]
+    assert config == VTPConfig()  # itself it stays as it was
+    before = config.before_language()
+    assert before.part(part)[0] == config.part(part)[0]
+    assert before.part("selector")[1] == {"power": 0.25}
+    for other in ("qk_topk", "tome", "divprune"):  # that have none
+        config = VTPConfig(method=other)
+        assert config.for_language() == config
+
+
+def test_for_a_language_model_a_part_that_the_caller_named_stays():
+    config = VTPConfig(scorer="cls_attention", merger_options={"lloyd": 1}).for_language()
+    assert config.part("scorer") == ("cls_attention", {})
+    assert config.part("merger") == ("weighted_mean", {"lloyd": 1})
+    assert config.part("selector") == ("spread", {})
+    config = VTPConfig(scorer="qk_norm", scorer_options={"of": "q"}).after_features()
+    assert config.part("scorer") == ("qk_norm", {"of": "q"})
+
+
 def test_one_layer_takes_the_whole_reduction():
-    assert VTPConfig(keep_ratio=0.3, layer=2).stages(4, 0) == [(2, 0.3)]
-    assert VTPConfig(keep_ratio=0.3).stages(4, default_layer=1) == [(1, 0.3)]
-    assert VTPConfig(keep_ratio=[0.3]).stages(4, default_layer=1) == [(1, 0.3)]
-    assert VTPConfig(keep_ratio=0.3, layer="output").stages(4, default_layer=1) == [(3, 0.3)]
+    assert VTPConfig(keep_ratio=0.3, layer=2).stages(4) == [(2, 0.3)]
+    assert VTPConfig(keep_ratio=0.3).stages(1) == [(0, 0.3)]
+    assert VTPConfig(keep_ratio=[0.3], layer=1).stages(4) == [(1, 0.3)]
+    assert VTPConfig(keep_ratio=0.3, layer="output").stages(4) == [(3, 0.3)]
+
+
+def test_without_a_layer_tokens_leave_after_five_layers_or_where_the_method_says():
+    def layers(depth, has_output=False, **fields):
+        return [layer for layer, _ in VTPConfig(**fields).stages(depth, has_output=has_output)]
+
+    assert layers(12) == layers(12, method="qk_topk") == [2, 3, 5, 6, 8]
+    assert layers(24) == [5, 7, 11, 13, 17] and layers(4) == [0, 1, 2] and layers(1) == [0]
+    assert layers(12, method="tome") == list(range(12))
+    assert layers(12, method="divprune", has_output=True) == [11]
+    assert layers(12, method="divprune") == [2, 3, 5, 6, 8]  # nothing follows the tower
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.7, 0.125, 0.01])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_one_ratio_spreads_geometrically(ratio, count):
-    stages = VTPConfig(keep_ratio=ratio, layer=list(range(count))).stages(count, 0)
-    shares = [1.0, *(share for _, share in stages)]
-    steps = [b / a for a, b in zip(shares, shares[1:], strict=False)]
-    assert [layer for layer, _ in stages] == list(range(count))
-    assert shares[-1] == ratio  # exactly, not but for rounding
-    assert steps == pytest.approx([ratio ** (1 / count)] * count)
+def test_one_ratio_is_shared_late_unless_the_method_says(ratio, count):
+    """A share of the logarithm that bends the more, the more tokens stay; geometrically it would not."""
+    for method, power in (("vtp", 1 + 1.5 * ratio), ("qk_topk", 1 + 1.5 * ratio), ("dynamic", 1.0)):
+        stages = VTPConfig(keep_ratio=ratio, layer=list(range(count)), method=method).stages(count)
+        assert [layer for layer, _ in stages] == list(range(count))
+        assert stages[-1][1] == ratio  # exactly, not but for rounding
+        parts = [(i / count) ** power for i in range(1, count + 1)]
+        assert [share for _, share in stages] == pytest.approx([ratio**part for part in parts])
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7, 0.01])
+def test_tome_drops_as_many_tokens_after_each_layer(ratio):
+    shares = [1.0, *(share for _, share in VTPConfig(keep_ratio=ratio, method="tome").stages(6))]
+    steps = [a - b for a, b in zip(shares, shares[1:], strict=False)]
+    assert steps == pytest.approx([(1 - ratio) / 6] * 6)
 
 
 def test_a_ratio_for_every_layer_is_of_the_original_count():
-    assert VTPConfig(keep_ratio=[0.9, 0.5], layer=[1, 3]).stages(4, 0) == [(1, 0.9), (3, 0.5)]
+    assert VTPConfig(keep_ratio=[0.9, 0.5], layer=[1, 3]).stages(4) == [(1, 0.9), (3, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -186,12 +239,13 @@ def test_a_ratio_for_every_layer_is_of_the_original_count():
         ({"layer": -1}, "choose from 0 to 3"),
         ({"layer": [0, 9]}, "layer 9 is beyond"),
         ({"layer": [0, 1], "keep_ratio": [0.5]}, "1 shares for 2 layers"),
-        ({"keep_ratio": [0.5, 0.3]}, "2 shares for 1 layers"),
+        ({"keep_ratio": [0.5, 0.3], "layer": 1}, "2 shares for 1 layers"),
+        ({"keep_ratio": [0.5, 0.3]}, "2 shares for 3 layers"),
     ],
 )
 def test_stages_that_the_encoder_cannot_have(fields, says):
     with pytest.raises(ValueError) as error:
-        VTPConfig(**fields).stages(4, 0)
+        VTPConfig(**fields).stages(4)
     one_sentence(error, says)
 
 

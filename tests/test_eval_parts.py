@@ -155,6 +155,23 @@ def test_equal_throughput_reads_between_the_rows_of_a_method():
     assert "  tome: keep 0.5 (1.50x): +0.0500" in text
 
 
+def test_rows_at_equal_flops_are_called_by_their_share(tmp_path):
+    rows = [{"method": "unpruned", "flops": None, "keep_ratio": None, "layer": "-", "images_per_s": 100.0}]
+    rows += [
+        {"method": name, "flops": share, "keep_ratio": share / 2, "layer": "0", "images_per_s": speed}
+        for name, share, speed in (("vtp", 0.6, 150.0), ("vtp", 0.3, 200.0), ("uniform", 0.6, 160.0))
+    ]
+    rows = [row | {"hit": 0.5, "kept_tokens": 3, "speedup": 1.5, "latency_spread": 0.0} for row in rows]
+    found = at_equal_throughput(rows, ["hit"], "images_per_s")
+    assert [(row["other"], row["other_flops"], row["other_keep_ratio"]) for row in found] == [
+        ("uniform", 0.6, 0.3)
+    ]
+    text = verdict("title", rows, [], ["hit"], found)
+    assert "FLOPs 0.6, layer 0: vtp is best" in text and "uniform: FLOPs 0.6 (1.50x): +0.0000" in text
+    pareto.plot(tmp_path / "p.png", "title", rows, "hit", "images_per_s")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
 def test_pareto_frontier():
     points = [(1, 0.9), (2, 0.8), (2, 0.7), (3, 0.85), (4, 0.1)]
     assert pareto.frontier(points, rising=True) == [(1, 0.9), (3, 0.85), (4, 0.1)]

@@ -33,7 +33,7 @@ def test_llava(root, evaluate, tmp_path):
     flags = [word for pair in zip(options, files, strict=True) for word in pair]
     result, out, _ = evaluate(*arguments(root), "--layer", "default", "output", *flags)
     assert result == json.loads(files[0].read_text())
-    assert out.count("vtp against the best baseline of each cell") == 5
+    assert out.count("vtp against the best baseline of each cell") == 5  # four metrics and agreement
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "r.json", "r.png", "r.txt"]
     assert result["metrics"] == ["exact_match", "vqa_accuracy", "anls", "pope"]
     assert (result["num_items"], result["num_resumed"], result["num_processes"]) == (7, 0, 1)

@@ -151,12 +151,13 @@ def test_methods_that_read_layers_are_refused_and_the_default_has_a_stand_in():
         else:
             apply_vtp(model, method=name)
             assert model._vtp.config.method == name
-    assert list_methods()["vtp"]["after_features"] == "scorer token_norm"
+    stand_ins = "scorer token_norm, selector spread, merger absorb"
+    assert list_methods()["vtp"]["after_features"] == stand_ins
     assert list_methods()["divprune"]["after_features"] == "yes"
     with pytest.raises(ValueError, match="reads key"):
         apply_vtp(model, scorer="qk_norm")
     with pytest.raises(ValueError, match="reads key"):
-        apply_vtp(model, scorer_options={"of": "k"})
+        apply_vtp(model, scorer="qk_norm", scorer_options={"of": "q"})
     with pytest.raises(ValueError, match="one stage; choose from 0 to 0"):
         apply_vtp(model, layer=1)
 

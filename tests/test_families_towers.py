@@ -12,7 +12,8 @@ from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 METHODS = {
     "drop": dict(method="qk_topk", layer=0, keep_ratio=0.5),
-    "absorb": dict(method="vtp", layer=0, keep_ratio=0.5),
+    "absorb": dict(method="vtp", merger="absorb", layer=0, keep_ratio=0.5),
+    "default": dict(keep_ratio=0.5),
     "adaptive": dict(method="dynamic", layer=0, keep_ratio=0.5),
     "two stages": dict(method="random", merger="absorb", layer=[0, 1], keep_ratio=[0.7, 0.4]),
 }
@@ -203,7 +204,7 @@ def test_a_mask_of_the_caller_is_narrowed_with_the_tokens():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["drop", "absorb"])
+@pytest.mark.parametrize("method", ["drop", "absorb", "default"])
 @pytest.mark.parametrize("family", TOWERS)
 def test_gradients_are_finite_and_the_same_checkpointed(family, method, checkpointing):
     gradients = []

@@ -189,7 +189,6 @@ def test_a_full_disk_is_a_sentence(tmp_path, capsys, full):
     from matplotlib.figure import Figure
 
     from hf_vtp.tools.testbed import training
-    from hf_vtp.tools.testbed.recipes import RECIPES
 
     old = tmp_path / "old"
     old.write_text("old")
@@ -198,8 +197,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, capsys, full):
         Figure().savefig(path, format="png")
 
     def save(path):
-        recipe = RECIPES["cpu"]["clip"]
-        training._save(path, recipe, 0, {}, torch.nn.Linear(60, 60), torch.nn.Linear(1, 1), [])
+        training._save(path, {}, {}, torch.nn.Linear(60, 60), torch.nn.Linear(1, 1), [])
 
     def picture_of(path):
         picture(0, 200, 200).save(path, "PNG")

@@ -5,6 +5,8 @@ import json
 import pytest
 from hub_client import Client, Failed
 from hub_server import Hub
+from references.probes import tensors
+from safetensors.torch import save
 
 from hf_vtp import __version__
 
@@ -284,3 +286,20 @@ def test_a_hub_that_is_down_is_said_and_a_warm_cache_still_serves(hub, client, h
         )
     finally:
         stopped.close()
+
+
+def test_a_probe_comes_from_the_hub_and_a_large_or_missing_one_is_refused(hub, client):
+    hub.put("user/probe", **{"probe.safetensors": save(tensors(32))})
+    hub.put("user/large", **{"probe.safetensors": b"x" * 100})
+    hub.put("user/without", **{"README.md": b"no probe"})
+    fields = "scorer='linear_probe', selector='top_k', layer=1, scorer_options={'weights': 'user/%s'}"
+    client.run("import hf_vtp.probe_files")
+    client.run(f"model = clip('CLIPModel'); apply_vtp(model, {fields % 'probe'}); embed(model)")
+    client.run("hf_vtp.probe_files.MAX_BYTES = 50")
+    large = refused(
+        client, f"apply_vtp(model, {fields % 'large'})", "ValueError", "user/large is larger than 50"
+    )
+    assert "probe.safetensors" in large.text
+    refused(
+        client, f"apply_vtp(model, {fields % 'without'})", "OSError", "user/without on the Hub has no probe"
+    )

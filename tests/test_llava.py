@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import state
+from models import state, vision_config
 from oracles import masked_clip
 from transformers import (
     BeitConfig,
@@ -13,6 +13,7 @@ from transformers import (
 from vlm import IMAGE, Llava, expected_rows
 
 from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
+from hf_vtp.methods.layers import default_layers
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 pytestmark = pytest.mark.models
@@ -171,11 +172,15 @@ def test_output_is_the_last_layer_that_is_read(read, last):
     assert torch.equal(*logits)
 
 
-def test_the_default_layer_lies_inside_the_tower_and_before_what_is_read():
-    for read, layers in ((-2, 3), ([-3, -2], 2), (-1, 4)):
-        model = Llava.model(vision_feature_layer=read)
-        apply_vtp(model)(**Llava.inputs((1,)))
-        assert 0 <= vtp_stats(model).stages[0].layer < layers
+DEFAULT = [(-2, 10, [2, 3, 5, 7]), ([-3, -2], 9, [2, 4, 5, 7]), (-1, 11, [2, 3, 5, 6, 8])]
+
+
+@pytest.mark.parametrize("read, last, expected", DEFAULT)
+def test_by_default_tokens_leave_at_shares_of_the_depth_that_is_read(read, last, expected):
+    model = Llava.model(vision_config=vision_config(layers=12), vision_feature_layer=read)
+    apply_vtp(model)(**Llava.inputs((1,)))
+    layers = [s.layer for s in vtp_stats(model).stages]
+    assert layers == default_layers(last + 1) and layers == expected and layers[-1] < last
 
 
 @pytest.mark.parametrize("ratio, kept", [(0.3, 11), (0.01, 1), (1.0, 36)])

@@ -1,8 +1,11 @@
 """Parts combined at will: what apply_vtp accepts runs, and what cannot run it refuses in one sentence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import clip_vision, pixels
+from references.cases import build, normal
 from vlm import Llava
 
 from hf_vtp import VTPConfig, apply_vtp, vtp
@@ -10,7 +13,7 @@ from hf_vtp.methods.table import PARTS
 from hf_vtp.pruning.registry import Entry
 
 SCORERS, SELECTORS, MERGERS = (list(table) for table in PARTS.values())
-# any two parts meet: 11 scorers and 22 selectors go through all 8 mergers
+# any two parts meet: scorers and selectors are more than the mergers, and go through all of them
 COMBINATIONS = [
     (scorer, selector, MERGERS[(i + j) % len(MERGERS)])
     for i, scorer in enumerate(SCORERS)
@@ -58,8 +61,10 @@ def test_a_combination_runs_or_is_refused_when_it_is_applied(call):
             assert run().isfinite().all(), (scorer, selector, merger)
         block.__self__.__exit__(None, None, None)
     observing = [x for x in refused if "observe earlier layers" in x[2]]
-    assert [x[:2] for x in observing] == [("flow", "anchors_buffers")]
-    others = [x for x in refused if x not in observing]
+    assert [x[:2] for x in observing] == [("flow", "anchors_buffers"), ("flow", "global_local")]
+    nameless = [x for x in refused if x[0] == "linear_probe" and x not in observing]
+    assert len(nameless) == len(SELECTORS) and all("needs scorer_options" in x[2] for x in nameless)
+    others = [x for x in refused if x not in observing and x not in nameless]
     assert all("text of a prompt" in x[2] for x in others) and (not others or call is clip_call)
 
 
@@ -87,3 +92,14 @@ def test_so_are_registered_ones_whatever_part_they_are(monkeypatch):
     for changes in ({"scorer": "flow"}, {"selector": "anchors_buffers"}):
         with pytest.raises(ValueError, match="merger 'observing' both observe earlier layers"):
             VTPConfig(merger="observing", **changes)
+
+
+@pytest.mark.parametrize("merger", ["bipartite", "recycle", "weighted_mean"])
+def test_a_kept_token_that_the_selector_has_in_no_group_stays_as_it_is(merger):
+    tokens, keep = build(normal, (1, 2, 3), 6, prefix=1), torch.tensor([[1, 4], [0, 5]])
+    groups = torch.full((2, 6), -1)
+    groups[0, [4, 2]] = 1  # the only group
+    merged, assignment, sizes = PARTS["merger"][merger].function(replace(tokens, groups=groups), keep)
+    assert sizes.tolist() == [[1, 2], [1, 1]] and assignment[0].tolist() == [-1, 0, 1, -1, 1, -1]
+    for b, k in ((0, 0), (1, 0), (1, 1)):
+        torch.testing.assert_close(merged[b, k], tokens.content[b, keep[b, k]])

@@ -1,5 +1,7 @@
 """Named methods inside whole models: oracles, counts that follow the image, watched layers, text."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import DROPPING, clip, clip_inputs, clip_vision, pixels
@@ -8,6 +10,7 @@ from qwen import Qwen, Qwen2, masked_qwen_tower
 from vlm import FAMILIES, expected_rows
 
 from hf_vtp import VTPConfig, apply_vtp, list_methods, vtp, vtp_stats
+from hf_vtp.methods.selectors import SELECTORS
 from hf_vtp.methods.table import METHODS
 from hf_vtp.pruning.stage import adaptive, watched
 
@@ -144,7 +147,9 @@ def test_frames_of_a_video_have_counts_of_their_own(name, budget):
         for k, n, size in zip(stats.keep_indices, (2, 3), (16, 8), strict=True)
     ]
     assert stats.num_kept == [sum(f) for f in frames] and whole.isfinite().all()
-    if budget == "frame":
+    if "clip" in list_methods()[name]["needs"]:  # compares frames, whatever the budget
+        assert all(f[0] == size for f, size in zip(frames, (16, 8), strict=True))
+    elif budget == "frame":
         assert all(min(f) >= 1 for f in frames)
     for stage in stats.stages:
         for kept, groups in zip(stage.keep_indices, stage.assignment, strict=True):
@@ -158,7 +163,7 @@ def test_methods_that_watch_layers_see_them_in_any_order_of_stages():
         model, method="hiprune", layer=[1, 6], keep_ratio=[0.8, 0.3], selector_options={"anchor_depth": 0.5}
     )
     rows = {}
-    attention = model.encoder.layers[4].self_attn
+    attention = model.encoder.layers[3].self_attn
     for name in ("q_proj", "k_proj"):
         getattr(attention, name).register_forward_hook(
             lambda m, a, out, name=name: rows.__setitem__(name, out)
@@ -222,7 +227,7 @@ def test_checkpointed_gradients_are_the_plain_ones(name, reentrant):
 
 def test_the_middle_is_where_the_paper_has_it():
     config = VTPConfig(method="hiprune")
-    assert list(watched(config, [22], 24, 1)) == [9] and list(watched(config, [31], 32, 0)) == [16]
+    assert list(watched(config, [22], 24, 1)) == [8] and list(watched(config, [31], 32, 0)) == [15]
     assert list(watched(config, [3], 24, 1)) == [3]
 
 
@@ -234,6 +239,27 @@ def test_tome_never_merges_more_than_half_at_once_and_tracks_every_token():
     apply_vtp(model, method="tome", keep_ratio=0.5)
     model(pixels())
     assert [len(s.keep_indices[0]) for s in vtp_stats(model).stages] == [32, 27, 22, 18]  # as many each time
+
+
+@pytest.mark.parametrize("family", ["clip", "qwen"])
+def test_the_order_of_tome_reaches_its_next_stage(family, monkeypatch):
+    row, calls = SELECTORS["bipartite"], []
+
+    def spy(scores, tokens):
+        calls.append((tokens.order, row.function(scores, tokens)))
+        return calls[-1][1]
+
+    monkeypatch.setitem(SELECTORS, "bipartite", replace(row, function=spy))
+    if family == "clip":
+        apply_vtp(clip_vision(), method="tome", keep_ratio=0.5)(pixels())
+    else:  # each frame has an order of its own
+        model = apply_vtp(Qwen.model(), method="tome", keep_ratio=0.5)
+        model.model.visual(torch.randn(96, 96), grid_thw=torch.tensor([(3, 4, 8)]))
+    assert len(calls) == 4 and calls[0][0] is None
+    for (_, chosen), (handed, _) in zip(calls, calls[1:], strict=False):
+        made = chosen.order
+        assert torch.equal(handed, made) and handed.shape == chosen.keep.shape
+        assert not torch.equal(made, made.sort(dim=1).values)
 
 
 def test_a_limit_is_said():

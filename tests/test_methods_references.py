@@ -5,18 +5,22 @@ from dataclasses import replace
 import pytest
 import torch
 from references import greedy, mergers, more_options, references, scorers, selectors
-from references.cases import DEGENERATE, PADDED, RANDOM, converted
+from references.cases import DEGENERATE, PADDED, RANDOM, WIDTH, converted
 from references.image import image
+from references.probes import probe
 
 from hf_vtp.methods.mergers import MERGERS
 from hf_vtp.methods.mergers.lloyd import lloyd
 from hf_vtp.methods.recoverable import local_outliers
 from hf_vtp.methods.scorers import SCORERS
 from hf_vtp.methods.selectors import SELECTORS
+from hf_vtp.pruning.tokens import Choice, as_choice
 
 SCORE = references(SCORERS, scorers)
 SELECT = references(SELECTORS, selectors, greedy)
 MERGE = references(MERGERS, mergers)
+# mergers, and who makes their groups
+GROUPED_BY = {"bipartite": "bipartite", "recycle": "recycled_cells", "weighted_mean": "ward"}
 
 CASES = {name: make() for name, make in {**RANDOM, **DEGENERATE, **PADDED}.items()}
 for dtype, names in {
@@ -26,15 +30,25 @@ for dtype, names in {
     CASES |= {f"{name}, {dtype}": converted(CASES[name], dtype) for name in names}
 CASES = {name: (tokens, [image(tokens, b) for b in range(tokens.shape[0])]) for name, tokens in CASES.items()}
 
+OBSERVED = {"flow": scorers.of_layer, "global_local": scorers.cls_attention}
+OBSERVED |= {"anchors_buffers": scorers.received_attention}
 COUNTING = [name for name, row in SELECTORS.items() if row.keep_ratio != "exact"]
-UNSCORED = {"bipartite", "least_similar", "max_coverage", "max_min_diversity"}  # do not look at scores
+UNSCORED = {  # do not look at scores
+    "bipartite",
+    "max_coverage",
+    "max_min_diversity",
+    "principal_groups",
+}
 # where scores are equal two tokens often gain the same, by the formula, and rounding decides between them:
 # two that resemble nothing but each other, the two of a crop. The case "signs" has such ties, exact ones.
 MIRRORED = {"scope", "crop_quota"}
 
+CLOSE = dict(rtol=2e-5, atol=1e-6)
+
 # options beside the defaults
 OPTIONS = {
     "flow": [{"momentum": 0.0}, {"momentum": 0.9}],
+    "own_and_received": [{"over": "mean"}],
     "pagerank": [{"iterations": 1}, {"iterations": 7, "least_variance": 0.2}, {"most_variance": 0.05}],
     "qk_norm": [{"of": of, "order": order} for of in ("q", "qk") for order in ("largest", "smallest")],
     "random": [{"seed": 1}, {"seed": 2**32 - 1}],
@@ -44,8 +58,12 @@ OPTIONS = {
     "grid_union": [{"stride": 1}, {"stride": 2}],
     "important_plus_diverse": [{"share": 0.0}, {"share": 1.0}, {"step": 1}, {"share": 0.3, "step": 100}],
     "iqr": [{"whisker": 0.0}, {"whisker": 0.3}],
+    "iqr_and_stride": [{"whisker": 0.0}, {"whisker": 0.3}],
     "mass": [{"p": 0.0}, {"p": 0.5}, {"p": 1.0}],
-    "max_coverage": [{"alpha": 0.0}, {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.05}],
+    "max_coverage": [
+        {"alpha": 0.0, "text_temperature": 0.3},
+        {"alpha": 4.0, "text_temperature": 1.0, "image_temperature": 0.5},
+    ],
     "lloyd": [{"rounds": 3}],
     "nms": [{"rounds": 3}, {"rounds": 100}],
     "spread": [
@@ -54,11 +72,12 @@ OPTIONS = {
         {"score": 3.0, "rounds": 100},
     ],
     "pivots": [{"pivots": 1}, {"pivots": 100}],
-    "recovered": [{"neighbours": 1}, {"neighbours": 4}],
+    "recovered": [{"neighbours": 1, "centre_neighbours": 1}, {"neighbours": 4, "centre_neighbours": 3}],
     "scope": [{"alpha": 0.0}, {"alpha": 3.0}],
     "threshold": [{"at": 0.25}, {"deviations": 0.5}, {"deviations": -1.0}],
     "unlike_ranked": [{"by_score": 0.0}, {"by_score": 1.0}],
     "contextual": [{"share": 0.0}, {"share": 0.5}, {"share": 1.0}],
+    "centres": [{"neighbours": 1}, {"neighbours": 3, "text_weight": 0.0}],
     "knn_weighted": [{"neighbours": 1}, {"neighbours": 3}],
     "many_to_many": [{"temperature": 0.5}],
     "propagate": [{"alpha": 1.0, "neighbours": 1}, {"neighbours": 3}],
@@ -79,6 +98,8 @@ FIELDS |= {
 
 
 def options_of(name):
+    if name == "linear_probe":  # has no default
+        return [{"weights": probe(WIDTH)}, {"weights": probe(WIDTH, 3)}]
     return [{}, *OPTIONS.get(name, [])]
 
 
@@ -119,7 +140,7 @@ def test_scorers(name, case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_observed_of_a_layer(case):
     tokens, images = CASES[case]
-    for name, reference in (("flow", scorers.of_layer), ("anchors_buffers", scorers.received_attention)):
+    for name, reference in OBSERVED.items():
         row = SCORERS[name] if name in SCORERS else SELECTORS[name]
         compare_scores(row.observe(tokens), [reference(im) for im in images], tokens.shape[1])
 
@@ -127,7 +148,7 @@ def test_what_is_observed_of_a_layer(case):
 def compare_scores(scores, expected, n):
     assert scores.dtype == torch.float32 and scores.shape == (len(expected), n) and scores.isfinite().all()
     for own, plain in zip(scores.double(), expected, strict=True):
-        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(own[: len(plain)], torch.tensor(plain).double(), **CLOSE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -152,19 +173,30 @@ def test_selectors(name, case):
                     compare_selection(name, scores[kind], replace(tokens, **values), options, images)
 
 
+def compare_numbers(found, plain):
+    """Places are the same, weights the same but for rounding."""
+    if not found.is_floating_point():
+        assert found.tolist() == plain
+    else:
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), torch.tensor(plain).double(), **CLOSE)
+
+
 def compare_selection(name, scores, tokens, options, images):
-    keep, groups = SELECTORS[name].function(scores, tokens, **options), None
-    if isinstance(keep, tuple):
-        keep, groups = keep
+    choice = as_choice(SELECTORS[name].function(scores, tokens, **options))
+    keep, *more = (x for x in vars(choice).values() if x is not None)
     assert keep.dtype == torch.int64
     if name not in COUNTING:
         assert keep.shape == (len(scores), tokens.num_keep)
     for b, im in enumerate(images):
         expected = SELECT[name](scores[b, : im.n].double().tolist(), im, **options)
-        if groups is not None:
-            expected, own = expected
-            assert groups[b].tolist() == own
-            assert groups[b, keep[b]].tolist() == list(range(tokens.num_keep))
+        if isinstance(expected, tuple):
+            expected, *own = expected
+            assert len(more) == len(own)
+            for x, plain in zip(more, own, strict=True):
+                compare_numbers(x[b, : len(plain)], plain)
+            places = choice.groups[b, expected].tolist()  # a kept token is in its own group, or in none
+            assert all(g in (-1, i) for i, g in enumerate(places))
         places = keep[b].tolist()
         assert places == expected + [-1] * (len(places) - len(expected))
         assert expected == sorted(set(expected)) and len(expected) >= 1
@@ -184,13 +216,17 @@ def test_mergers(name, case):
             extra = name != "lloyd" and MERGERS[name].extra
             own = count - (extra(count, **options) if extra else 0)
             keep = torch.stack([torch.randperm(n, generator=g)[:own].sort().values for _ in range(b)])
-            now, groups = replace(tokens, num_keep=count), [None] * b
-            if name == "bipartite" and count > 1:  # with one, as after another selector
-                keep, groups = SELECTORS[name].function(torch.zeros(b, n), now)
-                now, groups = replace(now, groups=groups), groups.tolist()
-            for im, its in zip(images, groups, strict=True):
-                im.having(num_keep=count, groups=its)
-            compare_merger(name, now, keep, options, images)
+            for selector in (None, GROUPED_BY[name]) if name in GROUPED_BY and count > 1 else (None,):
+                choice = Choice(keep)  # as after a selector that makes no groups
+                if selector:
+                    scores = torch.rand(b, n, generator=g)
+                    choice = as_choice(SELECTORS[selector].function(scores, replace(tokens, num_keep=count)))
+                now = {"groups": choice.groups, "group_weights": choice.weights}
+                for i, im in enumerate(images):
+                    im.having(**{key: None if x is None else x[i].tolist() for key, x in now.items()})
+                    im.having(num_keep=count)
+                now = replace(tokens, num_keep=count, **now)
+                compare_merger(name, now, choice.keep, options, images)
 
 
 def compare_merger(name, tokens, keep, options, images):

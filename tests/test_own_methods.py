@@ -66,7 +66,12 @@ def test_parts_of_ones_own_get_a_name(forget):
 
 REFUSED = [
     (ValueError, "the method 'vtp' exists already", "vtp", {}),
-    (ValueError, "unknown scorer 'knrom'; choose from ['cls_attention'", "mine", {"scorer": "knrom"}),
+    (
+        ValueError,
+        "unknown scorer 'knrom'; choose from ['calibrated_attention', 'cls_attention'",
+        "mine",
+        {"scorer": "knrom"},
+    ),
     (ValueError, "unknown selector 'best'; choose from", "mine", {"selector": "best"}),
     (ValueError, "unknown merger 'add'; choose from", "mine", {"merger": "add"}),
     (TypeError, "the name of a method must be a string, not 3", 3, {}),
@@ -84,6 +89,9 @@ REFUSED = [
         "mine",
         {"schedule": "slow"},
     ),
+    (TypeError, "for_language of method 'mine' must be a dict", "mine", {"for_language": "spread"}),
+    (ValueError, "unknown part 'layer' in for_language", "mine", {"for_language": {"layer": 1}}),
+    (ValueError, "unknown option 'of'", "mine", {"for_language": PLAIN | {"scorer_options": {"of": "k"}}}),
     (ValueError, "unknown part 'encoder' in after_features", "mine", {"after_features": {"encoder": "x"}}),
     (ValueError, "unknown scorer 'x'", "mine", {"after_features": {"scorer": "x"}}),
     (ValueError, "both observe earlier layers", "mine", {"scorer": "flow", "selector": "anchors_buffers"}),

@@ -8,6 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm import expected_rows
 
 from hf_vtp import apply_vtp, remove_vtp, vtp, vtp_stats
+from hf_vtp.methods.layers import default_layers
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 pytestmark = pytest.mark.models
@@ -160,10 +161,15 @@ def test_images_do_not_see_their_neighbours(method):
 
 
 @MODELS
-def test_default_stage_makes_the_tower_itself_cheaper(family):
-    model = apply_vtp(family.model(), keep_ratio=0.5)
-    (stage,) = model._vtp.tower.stages
-    assert stage == 1 and (family is Qwen2 or stage in model.model.visual.fullatt_block_indexes)
+def test_default_stages_make_the_tower_itself_cheaper(family):
+    model, rows = apply_vtp(family.model(), keep_ratio=0.5), []
+    visual = model.model.visual
+    assert list(model._vtp.tower.stages) == default_layers(4) == [0, 1, 2]
+    for module in (*visual.blocks, visual.merger):
+        module.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
+    pixels, grid_thw = pictures([(1, 8, 12), (1, 4, 4)])
+    visual(pixels, grid_thw=grid_thw)
+    assert 112 == rows[0] > rows[1] > rows[2] > rows[3] == rows[4] == 56
     with pytest.raises(ValueError, match="choose from 0 to 3"):
         apply_vtp(model, layer=4)
 

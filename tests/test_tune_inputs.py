@@ -38,16 +38,15 @@ def test_fields_that_all_candidates_share():
 def test_default_places_are_fit_for_the_family():
     base = VTPConfig()
     found = {c.layer for c in api.make_candidates(clip("CLIPModel"), ["vtp", "tome"], None, ["linear"], base)}
-    assert found == {0, 1, 2, (0, 2), (1, 2, 3), None}
+    assert found == {None, (1, 2, 3), (0, 1, 2), 1, 2}
     found = api.make_candidates(Llava.model(), ["vtp"], None, ["geometric", "linear"], base)
     assert [str(c) for c in found] == [
-        *("vtp layer 0", "vtp layer 1", "vtp layer 2", "vtp layer 0,2 geometric", "vtp layer 0,2 linear"),
-        "vtp layer output",
-    ]
-    assert found[3].config(0.25).keep_ratio == [0.5, 0.25] and found[4].config(0.25).keep_ratio == [
-        0.625,
-        0.25,
-    ]
+        *("vtp layer own", "vtp layer 0,1,2 geometric", "vtp layer 0,1,2 linear"),
+        *("vtp layer 1", "vtp layer 2", "vtp layer output"),
+    ]  # layer 3 is beyond what LLaVA reads
+    assert found[0].config(0.25).keep_ratio == 0.25
+    assert found[1].config(0.25).keep_ratio == [0.63, 0.3969, 0.25]
+    assert found[2].config(0.25).keep_ratio == [0.75, 0.5, 0.25]
 
 
 PICTURES = [Image.new("RGB", (24, 24))] * 12

@@ -15,6 +15,7 @@ DROP = dict(method="qk_topk", keep_ratio=0.5)
 CONFIGS = {
     "drop": DROP,
     "absorb": dict(keep_ratio=0.5),
+    "means": dict(keep_ratio=0.5, merger="absorb"),
     "adaptive": dict(method="dynamic"),
     "output": dict(keep_ratio=0.4, layer="output"),
     "compact": dict(DROP, positions="compact"),
@@ -45,7 +46,7 @@ def assert_all_hold(report, *not_applying):
 @pytest.mark.parametrize("name", ["CLIPModel", "CLIPForImageClassification"])
 def test_all_checks_hold_on_clip(name, config):
     report = verify(clip(name), clip_inputs(name), **CONFIGS[config])
-    weighs = config in ("absorb", "two stages")
+    weighs = config in ("absorb", "means", "two stages")
     assert_all_hold(report, "tower" if weighs else "absorbed", "prompt rounding", "prompt", "generate")
     assert 0 < report["absorbed" if weighs else "tower"].figure < 1e-5
 
@@ -60,7 +61,7 @@ def test_all_checks_hold_on_the_vision_side_alone_and_one_image(name):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_all_checks_hold_on_llava(config):
     report = verify(Llava.model(), Llava.inputs(), **CONFIGS[config])
-    weighs = config in ("absorb", "two stages", "output")
+    weighs = config in ("absorb", "means", "two stages", "output")
     assert_all_hold(report, "tower" if weighs else "absorbed")
 
 

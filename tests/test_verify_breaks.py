@@ -84,8 +84,8 @@ def a_stage_that_rounds(monkeypatch):
 
 def neighbours_decide(monkeypatch):
     def broken(tokens, config):
-        scores, (keep, groups) = choose(tokens, config)
-        return scores, (keep[-1:].expand_as(keep), groups)
+        scores, chosen = choose(tokens, config)
+        return scores, replace(chosen, keep=chosen.keep[-1:].expand_as(chosen.keep))
 
     choose = pruner.choose
     monkeypatch.setattr(pruner, "choose", broken)
@@ -131,9 +131,16 @@ def test_a_broken_promise_fails_its_own_checks_and_no_other(broken, monkeypatch)
     assert state(model) == before
 
 
-def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(monkeypatch):
+@pytest.mark.parametrize("merger", [None, "absorb"])
+def test_groups_that_do_not_weigh_fail_the_check_for_absorbing(merger, monkeypatch):
     monkeypatch.setattr(PlainTower, "key_bias", lambda self, sizes, dtype: None)
-    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5)
+    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5, merger=merger)
+    assert verdicts(report)[False] == {"absorbed"}, report.table()
+
+
+def test_a_mean_that_is_wrong_fails_the_check_for_absorbing(monkeypatch):
+    scaled_features(monkeypatch)
+    report = verify(clip("CLIPModel"), clip_inputs("CLIPModel"), keep_ratio=0.5, merger="absorb")
     assert verdicts(report)[False] == {"absorbed"}, report.table()
 
 

@@ -55,7 +55,7 @@ def test_every_family_is_drawn_and_kept_patches_are_clear(name, method):
 
 
 def test_several_images_of_one_forward():
-    model = apply_vtp(Qwen.model(), method="uniform", keep_ratio=0.5)
+    model = apply_vtp(Qwen.model(), method="uniform", keep_ratio=0.5, layer=1)
     model(**Qwen.inputs((1, 2)))
     stats = vtp_stats(model)
     for i, (_, rows, columns) in enumerate(stats.grids):

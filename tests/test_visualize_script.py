@@ -32,7 +32,8 @@ def photo(tmp_path):
 @pytest.mark.parametrize("model", shipped.STAND_INS)
 def test_one_picture_comes_at_its_own_size(photo, tmp_path, capsys, model):
     out = tmp_path / "kept.png"
-    assert run(main, [photo, "--model", model, "--method", "random", "--out", str(out)]) == 0
+    asked = [photo, "--model", model, "--method", "random", "--layer", "1"]
+    assert run(main, [*asked, "--out", str(out)]) == 0
     output = capsys.readouterr()
     assert f"wrote {out}: 300 x 200 pixels" in output.out and "tokens kept by random" in output.out
     assert "random weights" in output.err

@@ -14,13 +14,20 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm import FAMILIES
 
 import hf_vtp
-from hf_vtp import apply_vtp, list_methods, vtp
+from hf_vtp import apply_vtp, list_methods, vtp, vtp_stats
+from hf_vtp.pruning import ward
 
 FIXED = [name for name in IMAGE_METHODS if list_methods()[name]["keep_ratio"] == "exact"]
 PACKAGE = Path(hf_vtp.__file__).parent
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "equal", "item"}
 WAITS |= {"unique_consecutive", "_unique2", "bincount"}
 pytestmark = pytest.mark.models
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_device(monkeypatch):
+    """What asks a tensor only on a CPU, where there is nothing to wait for, goes the way of a device."""
+    monkeypatch.setattr(ward, "may_wait", lambda x: False)
 
 
 class Waits(TorchDispatchMode):
@@ -143,6 +150,7 @@ def test_a_prompt_is_condensed_with_few_waits(family):
         call = {"max_new_tokens": steps, "min_new_tokens": steps} if steps else {}
         counts = waits(lambda: (model.generate if steps else model)(**inputs, **call))  # noqa: B023
         found.append({name: n for name, n in counts.items() if name and name not in ITS_OWN})
-    assert found[0] == found[1] and sum(found[0].values()) <= 8
+    assert found[0] == found[1]
+    assert found[0].pop("seqlens", 0) <= len(vtp_stats(model).stages) and sum(found[0].values()) <= 6
     ours = [{name: n for name, n in counts.items() if name != "generate"} for counts in found[2:]]
     assert ours[0] == ours[1]

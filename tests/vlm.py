@@ -20,7 +20,7 @@ IMAGE, PAD, EOS, VOCAB = 90, 0, 91, 97
 
 
 class Llava:
-    """LLaVA over a CLIP of 4 layers and 36 patches; the stage is in the middle."""
+    """LLaVA over a CLIP of 4 layers, of which it reads 3, and 36 patches."""
 
     name = "llava"
     embeds_are_ids = True
@@ -42,11 +42,10 @@ class Llava:
     def model(cls, seed=0, implementation="sdpa", text=None, **changes):
         torch.manual_seed(seed)
         config = LlavaConfig(
-            vision_config=vision_config(),
             text_config=text or LlamaConfig(**cls.text_sizes),
             image_token_id=IMAGE,
             image_seq_length=36,
-            **{"vision_feature_layer": -2, **changes},
+            **{"vision_config": vision_config(), "vision_feature_layer": -2, **changes},
         )
         model = LlavaForConditionalGeneration._from_config(config, attn_implementation=implementation)
         sharpen(model)

@@ -85,7 +85,8 @@ class FirstUse:
         m = reading.rows.shape[1]
         given["position_ids"] = adapter.carried_positions(reading.memory)[..., -m:]
         places = reading.memory.position_ids if self.decodes else None
-        with adapter.a_call(Call(True, memory=reading.memory, places=places)):
+        memory = replace(reading.memory, log_sizes=None)  # the full prompt has none
+        with adapter.a_call(Call(True, memory=memory, places=places)):
             if given.get("input_ids") is not None:
                 given |= adapter.with_features(given["input_ids"], reading.rows, reading)
             return self.of_tokens(self.run(given))

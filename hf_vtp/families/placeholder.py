@@ -17,6 +17,7 @@ from ..prompts.encoded import Encoded
 from ..prompts.forward import DEEP_ARGUMENTS, Call
 from ..prompts.generate import Generates
 from ..prompts.positions import SECONDS
+from ..prompts.weights import Weights
 from ..prompts.windows import Windows
 from ..pruning.run import Run
 from ..pruning.stage import needs
@@ -26,6 +27,7 @@ from ..towers.rows import find
 from ..towers.tower import Tower
 from .after_features import ENCODED, ENCODER, PIXELS, AfterFeatures, as_fields
 from .base import Adapter
+from .projection import output_layer, projected, waits_for_features
 from .read_states import last_layer_read
 from .table import FamilyRow, tower_row
 
@@ -84,16 +86,17 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         self.pixel_arguments = (*sorted(taken), *self.rope_arguments, SECONDS, *ENCODED)
         self.cache_name = cache_name(self.inner)
         self.language = find(self.inner, LANGUAGE)
-        self.windows = Windows(self)
-        self.calls = PerThread(Call)
+        self.windows, self.weights, self.calls = Windows(self), Weights(self), PerThread(Call)
         self.runs: list[Run] = []
         self.counted: list[str] = []
         super().__init__(model, config)
+        self.weights.check()
 
     def make_tower(self, model: nn.Module, config: VTPConfig) -> Tower:
         cell = self.row.cell if isinstance(self.row.cell, int) else self.row.cell(model.config)
         # which prompt a picture in the tower belongs to must be known there
         unknown = "text" in needs(config) and (cell > 1 or self.row.tiles) and config.layer in (None, OUTPUT)
+        unknown = unknown or waits_for_features(self.inner, self.row, config, cell)
         if "text" in needs(config) and cell > 1 and not unknown and self.row.tower:
             raise ValueError(
                 f"method {config.method!r} compares tokens with the prompt, and a token of this tower is one "
@@ -101,14 +104,20 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
                 "leave after the features"
             )
         if not self.row.tower or unknown:
-            return Features(self.inner, config)
+            tower = Features(self.inner, config)
+            tower.to_language = self.project
+            return tower
         module = find(self.inner, self.row.tower)
         row = tower_row(module)
         layers = row.depth(module)
         depth, what = last_layer_read(self, model.config, layers)
-        default = depth // 2 if self.row.default_layer is None else self.row.default_layer(depth, module)
-        stages = config.stages(depth, default, what, has_output=True)
-        return row.make(module, config, stages, **({"cell": cell} if cell > 1 else {}))
+        stages = config.stages(depth, what, has_output=True)
+        options = {"last": config.for_language(), **({"cell": cell} if cell > 1 else {})}
+        tower = row.make(module, config.before_language(), stages, **options)
+        if cell == 1 and row.row_wise:
+            tower.to_language = self.project
+            tower.output_layer = output_layer(model.config, depth)
+        return tower
 
     def attach(self) -> None:
         super().attach()
@@ -117,6 +126,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             self.inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self.inner.register_forward_hook(self._after),
             *self.windows.attach(),
+            *self.weights.attach(),  # after the windows, which read masks of zeros
         ]
         if self.language is not None and DEEP_ARGUMENTS[0] in parameters(type(self.language).forward):
             hook = self.language.register_forward_pre_hook(self._before_language, with_kwargs=True)
@@ -157,7 +167,7 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
             pixels = self.on_device(arguments[name])  # by position: its name differs between releases
             function = getattr(self.inner, encoder)
             output = function(pixels, **given, **as_fields(function))
-            encoded[name] = self.kept_of(name, output, arguments)
+            encoded[name] = self.weights.sized(self.kept_of(name, output, arguments), arguments)
             runs.append(self.tower.call.last)
         self.runs = runs
         return encoded
@@ -207,9 +217,10 @@ class PlaceholderModel(AfterFeatures, Generates, Adapter):
         return prefix if strategy == "full" else max(prefix - 1, 0)
 
     def project(self, content: Tensor) -> Tensor:
+        """A tower's tokens [B, N, M·D], or features, in the language model's space, [B, N, D']."""
         if self.after_features:
             return content
-        return self.tower.project(content, find(self.inner, self.row.projector))
+        return projected(self.tower, find(self.inner, self.row.projector), content, self.model.config)
 
     def on_device(self, x: object) -> object:
         """An argument of an encoder on the tower's device, where `generate` brings it too."""

@@ -16,6 +16,12 @@ def states_read(layer: int | list[int], num_layers: int) -> list[int]:
     return [i % (num_layers + 1) for i in layers]
 
 
+def layers_read(config: object) -> list[int]:
+    """What a model's config says of them; [] where it says nothing: then its last_hidden_state is read."""
+    layer = next((x for name in NAMES if (x := getattr(config, name, None)) is not None), [])
+    return [layer] if isinstance(layer, int) else list(layer)
+
+
 def last_layer_read(
     adapter, config: object, num_layers: int, arguments: dict | None = None
 ) -> tuple[int, str]:

@@ -43,10 +43,10 @@ register_tower("metaclip_2_vision_model", CLIP, "metaclip_2")
 register_tower("altclip_vision_model", CLIP, "altclip")
 register_tower("chinese_clip_vision_model", CLIP, "chinese_clip")
 register_tower("mlcd_vision_model", replace(CLIP, rope=PerImage))
-register_tower("siglip_vision_model", replace(CLIP, prefix=0, head="head"), "siglip")
+register_tower("siglip_vision_model", replace(CLIP, prefix=0, head="head", norm="post_layernorm"), "siglip")
 register_tower(
     "siglip2_vision_model",
-    replace(CLIP, prefix=0, grids=grids_of_shapes, head="head", pattern=PaddedTower),
+    replace(CLIP, prefix=0, grids=grids_of_shapes, head="head", norm="post_layernorm", pattern=PaddedTower),
     "siglip2",
 )
 register_tower(("idefics2_vision", "idefics3_vision", "smolvlm_vision"), replace(CLIP, prefix=0, alone=False))
@@ -57,7 +57,8 @@ register_tower("ijepa", replace(VIT, prefix=0))
 register_tower("dinov2", DINOV2)
 register_tower("dinov2_with_registers", replace(DINOV2, prefix=registers))
 register_tower("dinov3_vit", TowerRow("model.layer", "attention", prefix=registers))
-register_tower("internvl_vision", TowerRow("encoder.layer", "attention", "q_norm k_norm v_proj"))
+NORMED = {"projections": "q_norm k_norm v_proj", "linear": "q_proj k_proj v_proj"}
+register_tower("internvl_vision", TowerRow("encoder.layer", "attention", **NORMED))
 register_tower(
     "pixtral",
     TowerRow(
@@ -70,7 +71,7 @@ register_tower(
         pattern=JoinedTower,
     ),
 )
-register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", "q_norm k_norm v_proj", alone=False))
+register_tower("qianfan_ocr_vision", TowerRow("layers", "attention", **NORMED, alone=False))
 REFUSED["beit"] = "each of its layers adds a relative position bias of its own, made for every patch"
 REFUSED["timm_wrapper"] = (
     "timm's towers pool inside the model, call their blocks without Transformers' arguments and lay hidden "
@@ -100,17 +101,10 @@ register_family(  # its videos are pooled before the projector
     ),
 )
 register_family("paligemma", FamilyRow("vision_tower", "multi_modal_projector", first_position=1))
-register_tower("janus_vision_model", replace(CLIP, prefix=0, alone=False))
+register_tower("janus_vision_model", replace(CLIP, prefix=0, norm="post_layernorm", alone=False))
 register_family(("deepseek_vl", "janus"), FamilyRow("vision_model", "aligner"))
 
 # Patches of all images in one sequence
-
-
-def first_full_block(depth: int, module: nn.Module) -> int:
-    """The first block that sees a whole frame, where others see windows; else a quarter of the depth."""
-    full = [i for i in getattr(module, "fullatt_block_indexes", []) if i < depth - 1]
-    return min(full, default=depth // 4)
-
 
 register_tower(("qwen2_5_vl_vision", "qwen2_vl_vision", "qwen3_5_moe_vision", "qwen3_5_vision"), PackedRow())
 register_tower(("qwen3_vl_moe_vision", "qwen3_vl_vision"), PackedRow(deepstack="deepstack_merger_list"))
@@ -132,7 +126,7 @@ register_tower(
     replace(separate, layers="encoder.layers", last="post_layernorm", units=of_merge_sizes),
 )
 
-packed = FamilyRow("visual", default_layer=first_full_block)
+packed = FamilyRow("visual")
 register_family(("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), packed)
 register_family(("glm46v", "glm4v", "glm4v_moe", "glm_ocr"), replace(packed, video_token="image_token_id"))
 register_family(("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"), packed)

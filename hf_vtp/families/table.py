@@ -27,8 +27,6 @@ class FamilyRow:
             the root's config.
         tiles: whether a picture may be several images of the tower, or lose rows after the projector.
         first_position: where the language model counts positions from.
-        default_layer: a function of the depth that the language model reads and of the tower: the layer
-            after which tokens leave unless somebody says; None for the middle.
         reads_ids: whether its own forward must put features in, because it makes more of ids than embeddings.
         video_token: the config's attribute with the id of a video's placeholders, if not the video's own.
         adapter: the class that prunes it; None for PlaceholderModel.
@@ -39,7 +37,6 @@ class FamilyRow:
     cell: int | Callable[[object], int] = 1
     tiles: bool = False
     first_position: int = 0
-    default_layer: Callable[[int, nn.Module], int] | None = None
     reads_ids: bool = False
     video_token: str = ""
     adapter: type[Adapter] | None = None

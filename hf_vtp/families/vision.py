@@ -32,9 +32,11 @@ class VisionModel(Adapter):
             raise ValueError(
                 f"layer 'output' is for models with a language model; give {name} an encoder layer"
             )
+        if config.language_weights:
+            raise ValueError(f"language_weights is for models with a language model, which {name} is not")
         row = tower_row(module)
         depth = row.depth(module)
-        tower = row.make(module, config, config.stages(depth, default_layer=depth // 8))
+        tower = row.make(module, config, config.stages(depth))
         tower.pooled = True
         return tower
 

@@ -1,8 +1,8 @@
 """CDPruner: a diverse set by a determinantal point process, weighted by likeness to the prompt.
 
 Paper: arXiv:2506.10967; the greedy search is of arXiv:1709.05135. Compared with Theia-4869/CDPruner,
-llava/model/llava_arch.py, commit 9541616c, in November 2026: the same tokens, given the same features and
-relevance.
+llava/model/llava_arch.py, commit 9541616c, in November 2026: the same tokens, given the same relevance. Like
+that code it compares tokens behind the projector; inside a tower, hidden states.
 """
 
 import torch
@@ -16,15 +16,21 @@ from .table import register_method
 NOTHING = 1e-5  # a gain below this share of the largest is rounding
 
 
-@register_selector("dpp", paper="CDPruner (arXiv:2506.10967); fast greedy MAP (arXiv:1709.05135)", limit=8192)
+@register_selector(
+    "dpp",
+    needs=("projected",),
+    paper="CDPruner (arXiv:2506.10967); fast greedy MAP (arXiv:1709.05135)",
+    limit=8192,
+)
 def dpp(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """Greedily the token that raises the determinant of L most, L_ij = r_i · cos_ij · r_j, r the score.
 
-    cos_ii is one, also of a token of zeros. Scores below 0 count as 0, as ones where an image has none above.
-    A gain below 1e-5 of the largest diagonal entry counts as none, and among those the lower index goes
-    first. `num_keep` steps with Cholesky updates, O(N·K) each. Returns [B, K].
+    Cosines of the projected tokens, of hidden states where no projector comes next; cos_ii is one, also of a
+    token of zeros. Scores below 0 count as 0, as ones where an image has none above. A gain below 1e-5 of the
+    largest diagonal entry counts as none, and among those the lower index goes first. `num_keep` steps with
+    Cholesky updates, O(N·K) each. Returns [B, K].
     """
-    unit, r = tokens.unit_hidden_states(), relevance(scores)
+    unit, r = tokens.unit_projected_states(), relevance(scores)
     gain = r.square()  # [B, N] what the squared volume would be multiplied by
     least = NOTHING * gain.amax(dim=1, keepdim=True)
     factors = unit.new_zeros(unit.shape[0], tokens.num_keep, unit.shape[1])  # rows of the Cholesky factor
@@ -53,8 +59,7 @@ register_method(
     paper="CDPruner (arXiv:2506.10967)",
     layers="output",
     differs=(
-        "Diversity is of the features of the tower, as released of those behind the projector, and "
-        "relevance is the cosine with the prompt in the language model's space, since these models carry no "
+        "Relevance is the cosine with the prompt in the language model's space, since these models carry no "
         "CLIP text encoder."
     ),
 )

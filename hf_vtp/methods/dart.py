@@ -1,8 +1,10 @@
-"""DART: a few tokens with large norms of keys, and what resembles them least.
+"""DART: a few tokens with large keys, and what resembles them least, each of the few in its turn.
 
 Paper: arXiv:2502.11494. Compared with the port of the authors' code in ModelTC/LightCompress,
-llmc/compression/token_reduction/dart.py, commit 9701d035, in November 2026: other tokens, for the reasons
-that `differs` gives.
+llmc/compression/token_reduction/dart.py, commit 9701d035, in November 2026: the same tokens for the same keys
+and pivots. That code acts in an early layer of the language model, where half of the pivots are of the text;
+where tokens leave the tower there are no keys of the text, so all pivots are of the image. Its turns follow
+the order of a Python set, which is arbitrary; here the largest key comes first.
 """
 
 from typing import Annotated
@@ -11,34 +13,50 @@ import torch
 from torch import Tensor
 
 from ..pruning.tokens import VisionTokens, take
+from .scorers import register_scorer
 from .selectors import register_selector
-from .selectors.top_k import highest, highest_by
 from .table import register_method
+
+
+@register_scorer("key_size", needs=("key",), paper="DART (arXiv:2502.11494)")
+def key_size(tokens: VisionTokens) -> Tensor:
+    """L1 norm of the layer's keys, all heads side by side; of a merge unit the mean over its patches.
+
+    Returns [B, N].
+    """
+    return tokens.per_token(tokens.key.float().abs().sum(dim=(1, 3)))
 
 
 @register_selector("pivots", paper="DART (arXiv:2502.11494)")
 def pivots(scores: Tensor, tokens: VisionTokens, *, pivots: Annotated[int, range(1, 4097)] = 8) -> Tensor:
-    """The highest scores are pivots; with them stay the tokens least similar to the pivot they resemble most.
+    """The highest scores are pivots; from the highest on each takes the tokens least similar to it.
 
-    Cosine of the hidden states. At most half of the kept are pivots, at least one. The paper takes the least
-    similar tokens of each pivot in turn. Returns [B, K].
+    Cosine of the hidden states, among what nobody has taken. At most half of the kept are pivots, at least
+    one; they take equally many, of what does not divide the first one more. Returns [B, K].
     """
     unit = tokens.unit_hidden_states()
-    chosen = highest(scores, max(1, min(pivots, tokens.num_keep // 2)))
-    closest = (unit @ take(unit, chosen).transpose(1, 2)).amax(dim=-1)  # [B, N]
-    return highest_by(torch.zeros_like(scores).scatter(1, chosen, 1.0), -closest, tokens.num_keep)
+    count = max(1, min(pivots, tokens.num_keep // 2))
+    chosen = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :count]  # [B, pivots]
+    likeness = take(unit, chosen) @ unit.transpose(1, 2)  # [B, pivots, N]
+    keep, taken = chosen, torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, True)
+    each, more = divmod(tokens.num_keep - count, count)
+    for turn in range(count):
+        far = likeness[:, turn].masked_fill(taken, float("inf"))
+        new = torch.sort(far, dim=1, stable=True).indices[:, : each + (turn < more)]
+        keep, taken = torch.cat([keep, new], dim=1), taken.scatter(1, new, True)
+    return torch.sort(keep, dim=1).values
 
 
 register_method(
     "dart",
-    scorer="qk_norm",
+    scorer="key_size",
     selector="pivots",
     merger="drop",
-    summary="a few tokens with large K norms, and what resembles them least",
+    summary="a few tokens with large keys, and what resembles them least",
     paper="DART (arXiv:2502.11494)",
     layers="output",
     differs=(
-        "Tokens are ranked once by their closest pivot, as released pivots take turns; norms are L2 per "
-        "head, as released L1 of all heads; and there are 8 image pivots, as released 4 and 4 of the text."
+        "Keys are of the vision tower and all 8 pivots of the image, as released keys are of an early layer "
+        "of the language model and 4 of the pivots of the text."
     ),
 )

@@ -1,7 +1,8 @@
 """DivPrune: the most diverse set, each time the token farthest from its nearest chosen one.
 
 Paper: arXiv:2503.02175. Compared with vbdi/divprune, LLaVA/llava/model/llava_arch.py, commit 799e2d95, in
-November 2026: the same tokens, given the same features.
+November 2026: the same tokens. Like that code it chooses among tokens behind the projector; inside a tower,
+and where there is no language model, among hidden states.
 """
 
 import torch
@@ -15,14 +16,14 @@ from .table import register_method
 LEAST = -2.0  # below every cosine
 
 
-@register_selector("max_min_diversity", paper="DivPrune (arXiv:2503.02175)")
+@register_selector("max_min_diversity", needs=("projected",), paper="DivPrune (arXiv:2503.02175)")
 def max_min_diversity(scores: Tensor, tokens: VisionTokens) -> Tensor:
     """Greedily the token farthest from its nearest chosen one; first the one whose nearest is farthest.
 
-    Distance is 1 - cosine of the hidden states; scores are not looked at. `num_keep` steps of O(N·D).
-    Returns [B, K].
+    Distance is 1 - cosine of the projected tokens, of hidden states where no projector comes next; scores are
+    not looked at. `num_keep` steps of O(N·D). Returns [B, K].
     """
-    cosines = Cosines(tokens.unit_hidden_states())
+    cosines = Cosines(tokens.unit_projected_states())
     n, device = scores.shape[1], scores.device
     every = torch.arange(n, device=device, dtype=torch.float32)
     other = cosines.row_max(lambda i, j: ((every[i:j, None] - every).abs() * 4 + LEAST)[None])  # not itself
@@ -45,5 +46,4 @@ register_method(
     summary="the most diverse set, farthest first",
     paper="DivPrune (arXiv:2503.02175)",
     layers="output",
-    differs="Chooses among the features of the tower, as released among those behind the projector.",
 )

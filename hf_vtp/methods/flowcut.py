@@ -1,7 +1,8 @@
 """FlowCut: information flow, accumulated over the layers; the pace follows the entropy of attention.
 
 Paper: arXiv:2505.19536. Compared with TungChintao/FlowCut, flowcut/modeling_clip_flowcut.py and
-flowcut/utils_flowcut.py, commit a2ecd247, in November 2026: the same counts, other scores.
+flowcut/utils_flowcut.py, commit a2ecd247, in November 2026: the same scores, tokens and layers. The paper
+writes a cosine of values where that code has a softmax of their products.
 """
 
 from typing import Annotated
@@ -21,26 +22,29 @@ def layers_so_far(layer: int, num_layers: int, num_prefix_tokens: int, **options
     return list(range(layer + 1))
 
 
+def cls_likeness(tokens: VisionTokens) -> Tensor:
+    """softmax(v_cls · v) over all tokens, prefix included, mean over the heads, [B, N]."""
+    value, prefix = tokens.full_value.float(), tokens.num_prefix_tokens
+    logits = (value @ value[:, :, 0].unsqueeze(-1)).squeeze(-1)  # [B, H, P + N·M]
+    if tokens.valid is not None:
+        logits = logits.masked_fill(~tokens.valid_patches().unsqueeze(1), float("-inf"))
+    return tokens.per_token(logits.softmax(dim=-1).mean(dim=1)[:, prefix:])
+
+
 def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
     """(attention + likeness) · ‖v‖₁ of one layer, [B, N].
 
-    Attention of [CLS] to the token and its cosine with [CLS] (not below 0), each scaled to sum to one over
-    the tokens; v and the cosine are of the values of all heads side by side. Of a merge unit the mean over
-    its patches. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
+    Attention of [CLS] to the token, and softmax(v_cls · v) over all tokens, mean over the heads, each scaled
+    to sum to one over the patches; ‖v‖₁ is of the heads' mean value. Of a merge unit the mean over its
+    patches. Without a [CLS], received attention · ‖v‖₁, as published for Qwen2-VL.
     """
-    value = tokens.value.float()  # [B, H, N·M, d]
-    strength = tokens.per_token(vector_norm(value, ord=1, dim=(1, 3)))  # [B, N]
     relation = tokens.salience()
     relation = relation / relation.sum(dim=1, keepdim=True).clamp(min=1e-12)
     if tokens.num_prefix_tokens:
-        cls = tokens.full_value[:, :, 0].float()  # [B, H, d]
-        product = (value @ cls.unsqueeze(-1)).sum(dim=1).squeeze(-1)  # [B, N·M]
-        length = vector_norm(value, dim=(1, 3)) * vector_norm(cls, dim=(1, 2)).unsqueeze(1)
-        likeness = tokens.per_token(product / length.clamp(min=1e-12)).clamp(min=0)
-        if tokens.valid is not None:
-            likeness = likeness * tokens.valid
+        likeness = cls_likeness(tokens)
         relation = relation + likeness / likeness.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    return relation * strength
+    strength = vector_norm(tokens.value.float().mean(dim=1), ord=1, dim=-1)  # [B, N·M]
+    return relation * tokens.per_token(strength)
 
 
 @register_scorer(
@@ -53,7 +57,7 @@ def of_layer(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0
 def flow(tokens: VisionTokens, *, momentum: Annotated[float, (0.0, 1.0)] = 0.5) -> Tensor:
     """c ← momentum · c + (1 - momentum) · s over all layers so far, s what a layer says of the token.
 
-    It begins with the s of the first layer. s = (attention of [CLS] + cosine with [CLS]) · ‖v‖₁, the first
+    It begins with the s of the first layer. s = (attention of [CLS] + softmax(v_cls · v)) · ‖v‖₁, the first
     two scaled to sum to one; without a [CLS], attention received · ‖v‖₁. Returns [B, N].
     """
     layers = [tokens.seen[layer] for layer in sorted(tokens.seen) if layer <= tokens.layer]
@@ -92,8 +96,4 @@ register_method(
     summary="information flow, accumulated over the layers; the pace follows the entropy of attention",
     paper="FlowCut (arXiv:2505.19536)",
     layers=every_other_layer,
-    differs=(
-        "Scores take the paper's cosine of values, as released softmax(v_cls · v) and the norm of the "
-        "heads' mean value, and stages lie after layers 0, 2, … 22 of CLIP-L, as released 1, 3, … 21."
-    ),
 )

@@ -1,8 +1,8 @@
 """HiPrune: anchors of a middle layer with their neighbours, then what a deep layer attends to.
 
 Paper: arXiv:2508.00553. Compared with Danielement321/HiPrune, LLaVA/llava/model/llava_arch.py, commit
-6e83a124, in November 2026: the same tokens, given the same two layers. At the border of the image the
-released code takes the next row's first token for a neighbour; here neighbours share an edge.
+6e83a124, in November 2026: the same tokens, of the same two layers. At the border of the image the released
+code takes the next row's first token for a neighbour; here neighbours share an edge.
 """
 
 from typing import Annotated
@@ -19,10 +19,10 @@ from .table import register_method
 def middle(
     layer: int, num_layers: int, num_prefix_tokens: int, *, anchor_depth: float | None = None, **options
 ) -> list[int]:
-    """The layer at this share of the depth, or the stage's own where that lies further up."""
+    """The last of this share of the layers, or the stage's own where that lies further up."""
     if anchor_depth is None:
         anchor_depth = 9 / 24 if num_prefix_tokens else 16 / 32  # of CLIP-L, of Qwen2.5-VL
-    return [min(layer, max(0, round(anchor_depth * num_layers)))]
+    return [min(layer, max(0, round(anchor_depth * num_layers) - 1))]
 
 
 def received(tokens: VisionTokens, **options) -> Tensor:
@@ -47,8 +47,9 @@ def anchors_buffers(
 
     There are round(num_keep · alpha / 5) anchors, at least one; neighbours share an edge and are of the same
     frame. Where they are too many the anchors go first, then the neighbours with the highest scores.
-    `anchor_depth` is where the middle lies, as a share of the layers; None is the paper's 9 of CLIP-L's 24
-    and, in towers without a [CLS], 16 of Qwen2.5-VL's 32. Returns [B, K].
+    The middle is the last of the first `anchor_depth` of all layers; None is the paper's 9 of CLIP-L's 24
+    (layer 8, counted from 0) and, in towers without a [CLS], 16 of Qwen2.5-VL's 32 (block 15, which sees the
+    whole image). Returns [B, K].
     """
     earlier = tokens.seen[max(layer for layer in tokens.seen if layer <= tokens.layer)]
     count = max(1, round(tokens.num_keep * alpha / 5))
@@ -74,8 +75,5 @@ register_method(
     summary="anchors of a middle layer with their neighbours, then what a deep layer attends to",
     paper="HiPrune (arXiv:2508.00553)",
     layers="output",
-    differs=(
-        "Anchors come from one layer later than in the released code, and at the image's border neighbours "
-        "do not run on into the next row."
-    ),
+    differs="Neighbours of an anchor at the image's border do not run on into the next row, as released.",
 )

@@ -1,8 +1,8 @@
 """HoloV: every crop of the image keeps its share.
 
-Paper: arXiv:2510.02912. Compared with obananas/HoloV, llava/model/utils.py, commit 1d2e65e9, and with the
-paper's formulas, which that code does not follow (its crops are runs of tokens), in November 2026: other
-tokens than either, for the reasons that `differs` gives.
+Paper: arXiv:2510.02912. Compared in November 2026 with the paper's formulas on square crops: the same tokens.
+The released code, obananas/HoloV, llava/model/utils.py, commit 1d2e65e9, departs from them: its crops are
+N / 16 tokens that follow each other in raster order, V counts .09, and inside a crop attention alone decides.
 """
 
 from typing import Annotated
@@ -13,8 +13,11 @@ from torch import Tensor
 from ..pruning.similarity import Cosines, rank_within
 from ..pruning.tokens import VisionTokens
 from .selectors import register_selector
-from .selectors.top_k import highest
+from .selectors.top_k import highest_by
 from .table import register_method
+
+LEAST = 1e-12
+ROUNDING = 1e-6  # shares closer than this are equal
 
 
 def crop_of(tokens: VisionTokens, crops: int) -> Tensor:
@@ -25,7 +28,24 @@ def crop_of(tokens: VisionTokens, crops: int) -> Tensor:
     return (frame * crops + row * crops // rows) * crops + column * crops // columns
 
 
-@register_selector("crop_quota", paper="HoloV (arXiv:2510.02912)")
+def variance_in_crop(tokens: VisionTokens, crop: Tensor) -> Tensor:
+    """Variance of each token's cosines with its crop of m tokens, [B, N].
+
+    As released: its own entry is 0 instead of 1 and the divisor m - 1, of the mean too. 0 for a crop of one.
+    """
+    cosines, variance = Cosines(tokens.unit_projected_states()), []
+    for i, j in cosines.blocks:
+        same = (crop[:, i:j, None] == crop[:, None]).float()
+        others = (same.sum(dim=-1) - 1).clamp(min=1)
+        rows = cosines.rows(i, j)
+        own = rows[:, :, i:j].diagonal(dim1=1, dim2=2)  # taken off sums, so that equal tokens have equal ones
+        mean = ((rows * same).sum(dim=-1) - own) / others
+        squares = ((rows - mean.unsqueeze(-1)).square() * same).sum(dim=-1) - (own - mean).square()
+        variance.append((squares + mean.square()) / others)
+    return torch.cat(variance, dim=1)
+
+
+@register_selector("crop_quota", needs=("projected",), paper="HoloV (arXiv:2510.02912)")
 def crop_quota(
     scores: Tensor,
     tokens: VisionTokens,
@@ -35,32 +55,33 @@ def crop_quota(
 ) -> Tensor:
     """Each crop keeps a share of its best tokens that follows how good its tokens are.
 
-    Of crops × crops, quota ∝ mean(H)^power with H = A + γV: A the score, V the variance of a token's cosines
-    with its crop (itself included), γ = mean|A| / mean|V|; a mean(H) below 1e-12 counts as that. Crop (r, c)
-    of a frame has the tokens at row · crops // rows = r and column · crops // columns = c. Where there are
-    tokens enough every crop keeps its best. Best are those with the highest H. Quotas are drawn by the method
-    of Sainte-Laguë (token r of a crop counts quota / (2r + 1)), which hands on what a crop cannot use; the
-    paper redistributes in rounds. Returns [B, K].
+    Of crops × crops, share ∝ mean(H)^power with H = A + γV: A the score, V the variance of a token's cosines
+    with the others of its crop behind the projector, γ = mean|A| / mean|V| of the crop; a mean(H) below 1e-6
+    of the image's mean|A| counts as that. Crop (r, c) of a frame has the tokens at row · crops // rows = r
+    and column · crops // columns = c. A crop keeps ⌊share · num_keep⌋ tokens; what remains, also where a crop
+    has too few, goes to the crops by falling share, one each, round after round. Best are those with the
+    highest H. Returns [B, K].
     """
     crop = crop_of(tokens, crops)
-    cosines, variance = Cosines(tokens.unit_hidden_states()), []
-    for i, j in cosines.blocks:
-        same = (crop[:, i:j, None] == crop[:, None]).float()
-        rows, count = cosines.rows(i, j), same.sum(dim=-1)
-        mean = (rows * same).sum(dim=-1) / count
-        variance.append(((rows - mean.unsqueeze(-1)).square() * same).sum(dim=-1) / count)
-    variance = torch.cat(variance, dim=1)  # [B, N]
-    scale = scores.abs().mean(dim=1, keepdim=True) / variance.abs().mean(dim=1, keepdim=True).clamp(min=1e-12)
-    quality = scores + scale * variance
     number = tokens.grid[0] * crops * crops
     member = crop.unsqueeze(1) == torch.arange(number, device=crop.device)[:, None]  # [B, crops, N]
-    size = member.sum(dim=-1)
-    mean = (member.to(quality.dtype) @ quality.unsqueeze(-1)).squeeze(-1) / size.clamp(min=1)
-    quota = mean.clamp(min=1e-12).gather(1, crop) ** power
-    rank = rank_within(crop, quality)
-    enough = (size > 0).sum(dim=1, keepdim=True) <= tokens.num_keep
-    claim = (quota / (2 * rank + 1)).masked_fill((rank == 0) & enough, float("inf"))
-    return highest(claim, tokens.num_keep)
+    size = member.sum(dim=-1).clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        """Of each crop, [B, crops]; 0 for an empty one."""
+        return (member.to(x.dtype) @ x.unsqueeze(-1)).squeeze(-1) / size
+
+    variance = variance_in_crop(tokens, crop)
+    gamma = mean(scores.abs()) / mean(variance).clamp(min=LEAST)
+    quality = scores + gamma.gather(1, crop) * variance
+    least = ROUNDING * scores.double().abs().mean(dim=1, keepdim=True) + LEAST
+    weight = mean(quality.double()).maximum(least) ** power
+    share = weight.masked_fill(~member.any(dim=-1), 0.0)
+    share = (share / share.sum(dim=1, keepdim=True)).gather(1, crop)  # of each token's crop, [B, N]
+    share = (share / ROUNDING).round() * ROUNDING
+    places = ((share + ROUNDING) * tokens.num_keep).floor()
+    beyond = (rank_within(crop, quality) + 1 - places).clamp(min=0)  # the round that a token waits for
+    return highest_by(-beyond, share, tokens.num_keep)
 
 
 register_method(
@@ -72,7 +93,7 @@ register_method(
     paper="HoloV (arXiv:2510.02912)",
     layers="output",
     differs=(
-        "γ is of the whole image, a token counts in its own variance, quotas are Sainte-Laguë's, and the "
-        "features are the tower's, as released those behind the projector with runs of tokens as crops."
+        "Crops are squares and tokens rank by attention and variance, as in the paper; as released crops are "
+        "runs of tokens in raster order, and within one attention alone decides."
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from ..pruning.registry import OF_LAYERS, limit_of
+from .layers import default_layers
 from .table import METHODS, PARTS, Method
 
 
@@ -40,17 +41,16 @@ def describe(method: Method) -> dict[str, str]:
 
 def where(method: Method) -> str:
     """Where tokens leave by default, in words: those of a function are its docstring."""
-    if method.layers is None:
-        return "early in the tower"
     if method.layers == "output":
-        return "after the tower (CLIP: early)"
-    words = inspect.getdoc(method.layers) or "after layers that it chooses"
+        return "after the tower (CLIP: inside)"
+    words = inspect.getdoc(method.layers or default_layers) or "after layers that it chooses"
     return words.splitlines()[0].rstrip(".").lower()
 
 
 def after_features(method: Method) -> str:
     """Yes, no, or the parts with which a method can do without the layers of a tower."""
-    parts = {part: method.after_features.get(part, getattr(method, part)) for part in PARTS}
+    own = {**method.for_language, **method.after_features}
+    parts = {part: own.get(part, getattr(method, part)) for part in PARTS}
     if any(OF_LAYERS & set(PARTS[part][name].needs) for part, name in parts.items()):
         return "no"
-    return ", ".join(f"{part} {name}" for part, name in method.after_features.items()) or "yes"
+    return ", ".join(f"{part} {own[part]}" for part in PARTS if part in own) or "yes"

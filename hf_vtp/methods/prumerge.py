@@ -2,7 +2,9 @@
 image.
 
 Paper: arXiv:2403.15388. Compared with 42Shawn/LLaVA-PruMerge, llava/model/multimodal_encoder/clip_encoder.py,
-commit 097c0411, in November 2026: other tokens, for the reasons that `differs` gives.
+commit 097c0411 (token_prune_merge_advanced), in November 2026: the same tokens and values. That code reads
+queries and keys of the layer behind the features (layers[23] of CLIP-L, whose hidden_states[-2] LLaVA takes)
+as one head. The page prumerge_plus has its repository's default.
 """
 
 from typing import Annotated
@@ -16,12 +18,10 @@ from .selectors import register_selector
 from .table import register_method
 
 
-@register_selector("iqr", keep_ratio="unused", paper="LLaVA-PruMerge (arXiv:2403.15388)")
-def iqr(scores: Tensor, tokens: VisionTokens, *, whisker: Annotated[float, (0.0, 100.0)] = 1.5) -> Tensor:
-    """As many tokens as have a score above Q3 + whisker · (Q3 - Q1); the count follows the image.
+def outliers(scores: Tensor, tokens: VisionTokens, whisker: float) -> Tensor:
+    """Where a score lies above Q3 + whisker · (Q3 - Q1) of its image, bool [B, N].
 
-    Quartiles are interpolated linearly between the sorted scores. `keep_ratio` is unused; `min_keep` and
-    `max_keep` bound the count. Returns [B, K], padded with -1.
+    Quartiles are interpolated linearly between the sorted scores.
     """
     masked, have = valid_scores(scores, tokens)
     ordered = torch.sort(masked.masked_fill(masked == float("-inf"), float("inf")), dim=1).values
@@ -34,12 +34,22 @@ def iqr(scores: Tensor, tokens: VisionTokens, *, whisker: Annotated[float, (0.0,
         return torch.where(step > 0, ends[0] + step * (ends[1] - ends[0]), ends[0])
 
     first, third = quantile(0.25), quantile(0.75)
-    return best(scores, (masked > third + whisker * (third - first)).sum(dim=1), tokens)
+    return masked > third + whisker * (third - first)
+
+
+@register_selector("iqr", keep_ratio="unused", paper="LLaVA-PruMerge (arXiv:2403.15388)")
+def iqr(scores: Tensor, tokens: VisionTokens, *, whisker: Annotated[float, (0.0, 100.0)] = 1.5) -> Tensor:
+    """As many tokens as have a score above Q3 + whisker · (Q3 - Q1); the count follows the image.
+
+    Quartiles are interpolated linearly between the sorted scores. `keep_ratio` is unused; `min_keep` and
+    `max_keep` bound the count. Returns [B, K], padded with -1.
+    """
+    return best(scores, outliers(scores, tokens, whisker).sum(dim=1), tokens)
 
 
 register_method(
     "prumerge",
-    scorer="cls_attention",
+    scorer="one_head_attention",
     selector="iqr",
     merger="knn_weighted",
     summary=(
@@ -47,8 +57,4 @@ register_method(
     ),
     paper="LLaVA-PruMerge (arXiv:2403.15388)",
     layers="output",
-    differs=(
-        "Attention is the mean of one softmax per head of the layer whose output is pruned, as released one "
-        "softmax over all heads side by side of the layer after it."
-    ),
 )

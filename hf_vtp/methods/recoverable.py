@@ -1,18 +1,23 @@
 """Recoverable Compression: outliers of attention, what the prompt asks for, and centres that gather the rest.
 
 Paper: arXiv:2409.01179. Compared with banjiuyufen/Recoverable-Compression,
-llava/model/multimodal_encoder/clip_encoder.py, commit d9275944, in November 2026: other tokens and values,
-for the reasons that `differs` gives.
+llava/model/multimodal_encoder/clip_encoder.py, commit d9275944, in November 2026: the same tokens and values
+for the same likeness to the prompt, with two slips of that code put right: it takes a share of the channels,
+not of the tokens that remain, for the number of centres, and keys of other tokens for the centres' own.
 """
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ..pruning.ragged import best
-from ..pruning.tokens import VisionTokens
-from .scorers.text_relevance import text_relevance
+from ..pruning.ragged import best, valid_scores
+from ..pruning.similarity import top_mask
+from ..pruning.tokens import VisionTokens, row_blocks, take
+from .mergers import register_merger
+from .mergers.knn_weighted import one_more, with_rest
+from .scorers.text_relevance import ROUNDING, likeness_to_text
 from .selectors import register_selector
 from .selectors.top_k import rank_by
 from .table import register_method
@@ -49,6 +54,22 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     return ((factor > OUTLIER) & own).sum(dim=1)
 
 
+def similarity(tokens: VisionTokens) -> Tensor:
+    """Cosine with the prompt over √D', [B, N]; 0 where all tokens are alike, lest rounding have outliers."""
+    cosine, low, high = likeness_to_text(tokens)
+    return torch.where(high - low > ROUNDING, cosine, 0.0) / tokens.text.shape[-1] ** 0.5
+
+
+def highest_part(values: Tensor, among: Tensor, count: Tensor, of: Tensor) -> Tensor:
+    """The ⌊of · count⌋ highest `values` of those marked, bool [B, N]; `count` is a share [B]."""
+    return rank_by(among.float(), values) < (of * count).long()[:, None]
+
+
+def outlier_share(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
+    """Share of the marked values that are local outliers, float64 [B], as the released code rounds it."""
+    return local_outliers(values, among, neighbours).double() / among.sum(dim=1).clamp(min=1)
+
+
 @register_selector(
     "recovered",
     needs=("text",),
@@ -56,36 +77,90 @@ def local_outliers(values: Tensor, among: Tensor, neighbours: int) -> Tensor:
     paper="Recoverable Compression (arXiv:2409.01179)",
 )
 def recovered(
-    scores: Tensor, tokens: VisionTokens, *, neighbours: Annotated[int, range(1, 101)] = 20
-) -> Tensor:
-    """As many of the highest scores as are local outliers, then the same of the likeness to the prompt among
-    the rest, then of the scores again among what remains; the count follows the image.
+    scores: Tensor,
+    tokens: VisionTokens,
+    *,
+    neighbours: Annotated[int, range(1, 101)] = 20,
+    centre_neighbours: Annotated[int, range(1, 101)] = 10,
+) -> tuple[Tensor, Tensor]:
+    """As many of the highest scores as are local outliers; of the rest what resembles the prompt; then of
+    the scores again among what remains, the centres. The count follows the image.
 
-    The last are centres for a merger to gather the others in. `keep_ratio` is unused; `min_keep` and
-    `max_keep` bound the count, and cut the centres first, then what the prompt recovered, each from its
-    lowest; below `min_keep` the next highest scores fill up. Returns [B, K], padded with -1.
+    Likeness to the prompt has its outliers among all tokens, the first group at the least of it, and their
+    share of the rest is recovered. `keep_ratio` is unused; `min_keep` and `max_keep` bound the count, and cut
+    the centres first, then what the prompt recovered, each from its lowest; below `min_keep` the next highest
+    scores fill up. Returns [B, K], padded with -1, and the place there of each centre [B, N], -1 for others.
     """
-    rest = torch.ones_like(scores, dtype=torch.bool) if tokens.valid is None else tokens.valid
-    order = torch.zeros_like(scores)
-    like = text_relevance(tokens)
-    for importance, values in ((3, scores), (2, like), (1, scores)):
-        count = local_outliers(values, rest, neighbours)
-        new = rank_by(rest.float(), values) < count[:, None]
-        order, rest = order + importance * new, rest & ~new
-    rank = rank_by(order, torch.where(order == 2, like, scores))
-    return best(-rank.float(), (order > 0).sum(dim=1), tokens)
+    there = valid_scores(scores, tokens)[0] > float("-inf")
+    have = there.sum(dim=1)
+    first = highest_part(scores, there, outlier_share(scores, there, neighbours), have)
+    like = similarity(tokens)
+    lowered = torch.where(first, like.where(there, float("inf")).amin(dim=1, keepdim=True), like)
+    rest = there & ~first
+    second = highest_part(lowered, rest, outlier_share(lowered, there, neighbours), rest.sum(dim=1))
+    rest = rest & ~second
+    centres = highest_part(scores, rest, outlier_share(scores, rest, centre_neighbours), rest.sum(dim=1))
+    order = 3 * first + 2 * second + 1 * centres
+    rank = rank_by(order.float(), torch.where(second, like, scores))
+    keep = best(-rank.float(), (order > 0).sum(dim=1), tokens)
+    kept = torch.zeros(len(keep), scores.shape[1] + 1, dtype=torch.bool, device=keep.device)
+    kept = kept.scatter(1, keep.where(keep >= 0, scores.shape[1]), True)[:, :-1]
+    return keep, (kept.cumsum(dim=1) - 1).where(centres & kept, -1)
+
+
+@register_merger(
+    "centres",
+    needs=("attention", "next", "text"),
+    extra=one_more,
+    paper="Recoverable Compression (arXiv:2409.01179)",
+)
+def gather_at_centres(
+    tokens: VisionTokens,
+    keep: Tensor,
+    *,
+    neighbours: Annotated[int, range(1, 4097)] = 32,
+    text_weight: Annotated[float, (0.0, 1e6)] = 50.0,
+) -> tuple[Tensor, Tensor, None, Tensor]:
+    """Centres add their nearest neighbours, weighted by attention; one more token sums up what leaves.
+
+    Centres are those that the selector `recovered` made; the other kept tokens stay as they are, and where
+    there is no centre nothing is summed up. After another selector all kept are centres. A centre takes from
+    the `neighbours` tokens, centres and those that leave, with the largest cosine of the keys + text_weight ·
+    likeness to the prompt over √D'; keys and attention as in `knn_weighted`. Returns as that does.
+    """
+    (b, n), every = tokens.shape, torch.arange(tokens.shape[1], device=keep.device)
+    centre = torch.ones_like(keep, dtype=torch.bool)
+    if tokens.groups is not None:
+        centre = take(tokens.groups, keep) >= 0
+    content, as_is = tokens.content.float(), take(tokens.content, keep).float()
+    if tokens.groups is not None and not bool(centre.any()):
+        return with_rest(replace(tokens, num_keep=1), keep, as_is, as_is)
+    with torch.no_grad():
+        as_one = tokens.next_as_one_head()
+        unit, attention, like = as_one.unit_keys(), as_one.salience(), text_weight * similarity(tokens)
+        apart = torch.zeros(b, n, dtype=torch.bool, device=keep.device).scatter(1, keep, ~centre)
+    gathered = []
+    for i, j in row_blocks(keep.shape[1], n) if n > 1 else ():
+        own = keep[:, i:j, None] == every
+        near = take(unit, keep[:, i:j]) @ unit.transpose(1, 2) + like.unsqueeze(1)
+        near = near.masked_fill(own | apart.unsqueeze(1), float("-inf"))
+        near = top_mask(near, min(neighbours, n - 1)) & (near > float("-inf"))
+        gathered.append((near * attention.unsqueeze(1)) @ content)
+    if gathered:
+        as_is = as_is + torch.cat(gathered, dim=1) * centre.unsqueeze(2)
+    return with_rest(tokens, keep, as_is, attention)
 
 
 register_method(
     "recoverable",
-    scorer="cls_attention",
+    scorer="one_head_attention",
     selector="recovered",
-    merger="knn_weighted",
+    merger="centres",
     summary="outliers of attention, what the prompt asks for, and centres that gather the rest",
     paper="Recoverable Compression (arXiv:2409.01179)",
     layers="output",
     differs=(
-        "All kept tokens gather others, as released the centres alone; attention is per head; and the "
-        "prompt's outliers are sought among what remains, as released among all tokens."
+        "Likeness to the prompt is the cosine in the language model's space, since these models carry no "
+        "CLIP text encoder, and two slips of the released code are put right."
     ),
 )

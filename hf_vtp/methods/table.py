@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 from ..pruning.registry import Entry, Table
+from .layers import SCHEDULES
 from .mergers import MERGERS
 from .mergers.lloyd import lloyd
 from .scorers import SCORERS
 from .selectors import SELECTORS
 
+STAND_INS = ("for_language", "before_language", "after_features")  # attributes of Method
 PARTS = {"scorer": SCORERS, "selector": SELECTORS, "merger": MERGERS}
 LLOYD = Entry(lloyd, "rounds of k-means, an option of every merger")
-SCHEDULES = ("geometric", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,13 @@ class Method:
         paper: where it is from, with its number.
         differs: one sentence on how it knowingly differs from its authors' released code, or "".
         layers: where tokens leave unless the user says: "output", or a function from the number of a tower's
-            layers to those after which tokens leave; None for the family's own layer.
-        schedule: how several stages share the reduction, "geometric" or "linear".
-        after_features: names of parts that stand in, by kind, where no tower's layers are seen.
+            layers to those after which tokens leave; None for `default_layers`.
+        schedule: how several stages share the reduction, a name in SCHEDULES; None for "geometric" after
+            layers of the method's own, else "late".
+        for_language: fields of VTPConfig with parts, and their options, that stand in at the last stage
+            where a language model reads what stays.
+        before_language: the same at the stages in front of that one.
+        after_features: the same where no tower's layers are seen; then those of `for_language` come too.
         scorer_options, selector_options, merger_options: keyword arguments of the parts.
     """
 
@@ -39,11 +44,18 @@ class Method:
     paper: str = ""
     differs: str = ""
     layers: Callable[[int], list[int]] | str | None = None
-    schedule: str = "geometric"
-    after_features: Mapping[str, str] = field(default_factory=dict)
+    schedule: str | None = None
+    for_language: Mapping[str, object] = field(default_factory=dict)
+    before_language: Mapping[str, object] = field(default_factory=dict)
+    after_features: Mapping[str, object] = field(default_factory=dict)
     scorer_options: dict = field(default_factory=dict)
     selector_options: dict = field(default_factory=dict)
     merger_options: dict = field(default_factory=dict)
+
+    @property
+    def sharing(self) -> str:
+        """The name of the schedule."""
+        return self.schedule or ("geometric" if callable(self.layers) else "late")
 
 
 METHODS: Table = Table("method")
@@ -67,7 +79,7 @@ def register_method(name: str, **row) -> Method:
     for what, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{what} of a method must be a string, not {text!r}")
-    for key in ("after_features", *(f"{kind}_options" for kind in PARTS)):
+    for key in (*STAND_INS, *(f"{kind}_options" for kind in PARTS)):
         if not isinstance(row.get(key, {}), Mapping):
             raise TypeError(f"{key} of method {name!r} must be a dict, not {row[key]!r}")
     method = Method(**row)
@@ -85,13 +97,16 @@ def check_method(name: str, method: Method) -> None:
             f"layers of method {name!r} must be a function from the number of layers to a list, 'output' or "
             f"None, not {method.layers!r}"
         )
-    if method.schedule not in SCHEDULES:
+    if method.sharing not in SCHEDULES:
         raise ValueError(f"unknown schedule {method.schedule!r}; choose from {list(SCHEDULES)}")
-    for kind, part in method.after_features.items():
-        if kind not in PARTS:
-            raise ValueError(f"unknown part {kind!r} in after_features; choose from {list(PARTS)}")
-        _ = PARTS[kind][part]  # raises ValueError, naming those there are
     check_parts({kind: (getattr(method, kind), getattr(method, f"{kind}_options")) for kind in PARTS})
+    for name in STAND_INS:
+        own, known = getattr(method, name), [*PARTS, *(f"{kind}_options" for kind in PARTS)]
+        for key in own:
+            if key not in known:
+                raise ValueError(f"unknown part {key!r} in {name}; choose from {known}")
+        parts = {kind: own.get(kind, getattr(method, kind)) for kind in PARTS}
+        check_parts({kind: (part, own.get(f"{kind}_options", {})) for kind, part in parts.items()})
 
 
 def check_parts(chosen: Mapping[str, tuple[str, dict]]) -> None:

@@ -79,6 +79,7 @@ class Memory:
     position_ids: Tensor  # [..., B, m]
     next_position: Tensor  # [..., B, 1] of the token after column m
     length: int  # full columns that stand for these m
+    log_sizes: Tensor | None = None  # [B, m] float32, what language_weights adds; None = nothing
 
     @property
     def dropped(self) -> int:
@@ -92,7 +93,8 @@ class Memory:
             return self
         if batch % have:
             raise ValueError(f"the cache was filled with {have} rows; it cannot go on with {batch}")
-        flat = {name: repeat_rows(getattr(self, name), batch, dim=0) for name in ("index", "mask")}
+        names = ["index", "mask"] + ["log_sizes"] * (self.log_sizes is not None)
+        flat = {name: repeat_rows(getattr(self, name), batch, dim=0) for name in names}
         placed = {
             name: repeat_rows(getattr(self, name), batch, dim=-2)
             for name in ("position_ids", "next_position")
@@ -111,6 +113,7 @@ class Memory:
             torch.cat([self.position_ids, self.next_position + steps], dim=-1),
             self.next_position + new,
             self.length + new,
+            None if self.log_sizes is None else torch.nn.functional.pad(self.log_sizes, (0, new)),
         )
 
     def full(self, columns: Tensor) -> Tensor:
@@ -119,15 +122,20 @@ class Memory:
         index = self.index.to(columns.device)[:, columns.clamp(max=m - 1)]
         return torch.where(columns < m, index, columns + self.dropped)
 
-    def then(self, prompt: Condensed, length: int) -> Memory:
-        """The same with another condensed prompt of `length` full columns after it."""
+    def then(self, prompt: Condensed, length: int, log_sizes: Tensor | None = None) -> Memory:
+        """The same with another condensed prompt of `length` full columns, and its `log_sizes`, after it."""
         before = self.position_ids.expand(*prompt.position_ids.shape[:-2], -1, -1)
+        weights = [self.log_sizes, log_sizes]
+        if any(x is not None for x in weights):
+            masks = self.mask, prompt.mask
+            weights = [m.float() * 0 if x is None else x for x, m in zip(weights, masks, strict=True)]
         return Memory(
             torch.cat([self.index, prompt.index + self.length], dim=-1),
             torch.cat([self.mask, prompt.mask], dim=-1),
             torch.cat([before, prompt.position_ids], dim=-1),
             prompt.next_position,
             self.length + length,
+            None if weights[1] is None else torch.cat(weights, dim=-1),
         )
 
     def take(self, x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Encoded:
     output: ModelOutput  # of the encoder; its `pooler_output` has the kept rows, [K, D] an image
     deep: list[Tensor]  # [K, D] of all images, for each of the language model's first layers
     given: object = None  # what the encoder returned
+    sizes: Tensor | None = None  # [K] tokens that each kept row stands for; None = one each
 
     @classmethod
     def of(cls, output: ModelOutput, rows: list[Tensor], kept: Tensor) -> Encoded:

@@ -29,7 +29,8 @@ class Call:
     full: FullIds | None = None  # what the caller's callbacks are shown
     reading: Reading | None = None  # of a forward between its two hooks
     memory: Memory | None = None  # of the prompt that `generate` continues
-    columns: Memory | None = None  # of the forward in progress, for layers that count columns
+    columns: Memory | None = None  # of the forward in progress, for layers that count or weigh columns
+    weighed: bool = False  # whether its language model got the weights of those
     fed: bool = False  # whether `generate` has read features
     merged: bool = False  # whether it took the caller's callbacks
     # of a forward in progress: columns that hold features, bool [B, n], and what DeepStack adds there
@@ -128,7 +129,7 @@ class ShortPrompts(PromptReader):
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict):
         call = self.call
-        call.deep = None  # of a forward that came to no end
+        call.deep, call.weighed = None, False  # of a forward that came to no end
         if call.generating:
             # a decode step; or a text-only forward of the loop's own, as for guidance: only what continues
             # the prompt carries the positions that `generate` was given
@@ -193,6 +194,7 @@ class ShortPrompts(PromptReader):
         }
 
     def _after(self, module: nn.Module, args: tuple, output):
+        self.weights.ended()
         reading, self.call.reading, self.call.columns = self.call.reading, None, None
         self.ended(module)
         if reading is None:

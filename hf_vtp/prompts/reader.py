@@ -24,6 +24,7 @@ from .refusals import (
     smallest_window,
 )
 from .text import Text
+from .weights import Weights, log_sizes
 from .windows import Windows
 
 
@@ -35,6 +36,7 @@ class PromptReader(Positions):
     inner: nn.Module  # puts image features into the prompt
     cache_name: str  # what its forward calls the cache
     windows: Windows
+    weights: Weights
     config: VTPConfig
     reads_text = True
     media: dict[str, str]  # argument with pixels: attribute of the config with its placeholder id
@@ -47,10 +49,6 @@ class PromptReader(Positions):
     def tokens_per_image(self, arguments: dict) -> dict[str, list[int]]:
         """Placeholders of each image, by argument with pixels; {} where that is not known beforehand."""
         return {}
-
-    def project(self, content: Tensor) -> Tensor:
-        """A tower's tokens [B, N, M·D] in the language model's space, [B, N, D']."""
-        raise NotImplementedError(f"{type(self).__name__} must project tokens")
 
     def text_around(
         self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor, placeholders: dict, media: dict
@@ -66,7 +64,7 @@ class PromptReader(Positions):
         text = take(embeds if ids is None else ids, index.clamp(min=0))
         if ids is not None:  # of padding any word: the first column may hold an id beyond the vocabulary
             text = self.embed(text.masked_fill(index < 0, 0))
-        return Text(text, index >= 0, rows, self.project, next(iter(rows)))
+        return Text(text, index >= 0, rows, next(iter(rows)))
 
     def columns(self, arguments: dict) -> dict[str, Tensor]:
         """The arguments that have an entry for each column of the text, [B, n, ...]."""
@@ -131,11 +129,12 @@ class PromptReader(Positions):
         prompt = condense(alive, *positions, self.config.positions, memory.next_position)
         refuse_padding_within(self.model, prompt.mask, past)
         shift = prompt.next_position - 1 - prompt.position_ids[..., -1:]
+        rows = prompt.take(rows).masked_fill(prompt.mask == 0, -2)
         return Reading(
             prompt,
-            prompt.take(rows).masked_fill(prompt.mask == 0, -2),
+            rows,
             torch.cat(features) if features else torch.empty(0, 0),
-            memory.then(prompt, n),
+            memory.then(prompt, n, log_sizes(encoded.values(), rows)),
             {"video" if "video" in name else "image": part.output for name, part in encoded.items()},
             shift if bool(shift.any()) else None,
             [torch.cat(parts) for parts in zip(*(part.deep for part in encoded.values()), strict=True)],
@@ -218,6 +217,7 @@ class PromptReader(Positions):
         refuse_masks(arguments.get("attention_mask"))
         attention = self.model.config.get_text_config()._attn_implementation or ""
         refuse_packed(arguments, attention, arguments.get(self.cache_name))
+        self.weights.refuse()
         if self.has_media(arguments) and not self.cached(arguments):
             refuse_without_types(self.model, arguments)
 

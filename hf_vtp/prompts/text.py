@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,9 @@ class Text:
     embeds: Tensor  # [rows, T, D'] embeddings of the prompts' columns
     valid: Tensor  # [rows, T] True for text, False for placeholders and padding
     rows: dict[str, Tensor]  # by argument with pixels, the prompt of each image, [images]
-    project: Callable[[Tensor], Tensor]  # a tower's tokens [B, N, M·D] into the space of the text
     medium: str = ""  # the argument that is being encoded
 
     def of(self, images: range | list[int]) -> dict:
         """What VisionTokens holds of the text around some images."""
         rows = self.rows[self.medium].to(self.embeds.device)[torch.tensor(images, device=self.embeds.device)]
-        return {"text": self.embeds[rows], "text_valid": self.valid[rows], "project": self.project}
+        return {"text": self.embeds[rows], "text_valid": self.valid[rows]}

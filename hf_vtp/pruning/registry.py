@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
-OF_LAYERS = {"query", "key", "value", "attention", "cls"}  # needs that only a tower's layers can meet
+OF_LAYERS = {"query", "key", "value", "attention", "cls", "next"}  # needs that only a tower's layers can meet
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,21 @@ class Entry:
     """One row of a table.
 
     `needs` names what the function looks at beyond hidden states: "key", "query", "value", "attention"
-    (queries and keys, rotated), "text" (the prompt) or "cls" (a [CLS] token). A stage records only that, and
-    a model that lacks it refuses.
+    (queries and keys, rotated), "next" (those that the next layer would make of the states, rotated), "text"
+    (the prompt), "projected" (tokens behind the projector, where a tower ends and has one), "cls" (a [CLS]
+    token) or "clip" (all frames of a video in one view, whatever `video_budget` says). A stage records only
+    that, and a model that lacks it refuses; only "projected" is never lacking.
 
     `keep_ratio`: "exact"; or, where the number of kept tokens follows the image, "target" (of the mean over
-    images) or "unused". `weighs`: sizes enter later attention. `rows_differ`: a merger that takes rows with
+    images) or "unused". `weighs`: sizes enter later attention. `averages`: a group becomes the mean of its
+    tokens, by their sizes. `rows_differ`: a merger that takes rows with
     different counts, padded with -1, as they are; others get rows of one count at a time.
 
     `extra(num_keep, **options)`: how many of the kept a merger makes itself.
     `watches(layer, num_layers, num_prefix_tokens, **options)`: layers that a stage at `layer` wants to know
     of, and `observe(tokens, **options)` what of each: [B, N] float32, found by the stage in `tokens.seen`.
     `limit`: most tokens an image may have.
+    `prepare(**options)`: called when a model is pruned, for what must not happen in a forward: reading files.
     """
 
     function: Callable
@@ -35,18 +39,20 @@ class Entry:
     needs: tuple[str, ...] = ()
     keep_ratio: Literal["exact", "target", "unused"] = "exact"
     weighs: bool = False
+    averages: bool = False
     rows_differ: bool = False
     extra: Callable[..., int] | None = None
     watches: Callable[..., list[int]] | None = None
     observe: Callable | None = None
     limit: int | None = None
+    prepare: Callable | None = None
 
     def check_options(self, name: str, options: dict) -> None:
         """Raise ValueError unless every option is a keyword argument of the function with a value it allows.
 
         A parameter annotated with a Literal allows those values, with Annotated[int, range(…)] the numbers of
-        that range, with Annotated[float, (low, high)] those between the two, any other what has the type of
-        its default.
+        that range, with Annotated[float, (low, high)] those between the two, either with `| None` None too,
+        any other what has the type of its default.
         """
         parameters = inspect.signature(self.function, eval_str=True).parameters
         known = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -59,6 +65,9 @@ class Entry:
                     raise ValueError(f"{option} of {name!r} must be one of {list(allowed)}, not {value!r}")
             elif get_origin(known[option].annotation) is Annotated:
                 check_bounds(name, option, value, *allowed)
+            elif type(None) in allowed and get_origin(allowed[0]) is Annotated:
+                if value is not None:
+                    check_bounds(name, option, value, *get_args(allowed[0]))
             elif type(None) in allowed:  # a number, or None
                 if value is not None and not same_kind(value, 0.0):
                     raise ValueError(f"{option} of {name!r} must be a number or None, not {value!r}")

@@ -20,6 +20,7 @@ class Group:
     positions: Tensor | None
     sizes: Tensor | None  # [B, K] float32, original tokens each one stands for, 0 for padding; None = one
     outcome: Outcome | None  # None = nothing was to be dropped
+    order: Tensor | None = None  # [B, K] see VisionTokens
 
 
 @dataclass

@@ -68,6 +68,17 @@ def nearest_with_similarity(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     return torch.cat(index, dim=1), torch.cat(similarity, dim=1)
 
 
+def groups_or_nearest(groups: Tensor | None, keep: Tensor, unit: Callable[[], Tensor]) -> Tensor:
+    """The group of every token [B, N]: as given, else of the kept token most similar by rows of `unit`.
+
+    A kept token is in its own, also where those given have it in none.
+    """
+    if groups is None:
+        states = unit().detach()
+        groups = nearest(states, take(states, keep))
+    return groups.scatter(1, keep, torch.arange(keep.shape[1], device=keep.device).expand_as(keep))
+
+
 def relevance(scores: Tensor) -> Tensor:
     """Scores as weights, [B, N]: none below 0; ones where an image has none above."""
     weight = scores.clamp(min=0)
@@ -96,10 +107,16 @@ def top_mask(x: Tensor, count: int) -> Tensor:
 def group_sum(x: Tensor, assignment: Tensor, num_groups: int) -> Tensor:
     """Sums of the rows of `x` [B, N, D] that share a group, [B, num_groups, D].
 
-    A product with a one-hot matrix, in blocks of groups: an atomic scatter would sum in another order each
-    time.
+    On a CPU row after row; elsewhere, where an atomic scatter would sum in another order each time, a product
+    with a one-hot matrix, in blocks of groups.
     """
-    (b, n, _), sums = x.shape, []
+    (b, n, d), sums = x.shape, []
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows = num_groups + 1  # one for what is in no group
+        place = assignment.where((assignment >= 0) & (assignment < num_groups), num_groups)
+        place = place + torch.arange(0, b * rows, rows)[:, None]
+        sums = x.new_zeros(b * rows, d).index_add(0, place.flatten(), x.flatten(0, 1))
+        return sums.view(b, rows, d)[:, :num_groups]
     for start, stop in row_blocks(num_groups, n):
         count = stop - start
         place = assignment - start

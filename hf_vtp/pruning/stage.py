@@ -12,7 +12,7 @@ from ..config import VTPConfig
 from ..methods.mergers.lloyd import lloyd
 from ..methods.table import PARTS
 from .registry import Entry, limit_of
-from .tokens import VisionTokens, take
+from .tokens import Choice, VisionTokens, as_choice, take
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Outcome:
     assignment: Tensor | None  # [B, N] group of every token that entered; None = dropped tokens have none
     sizes: Tensor | None  # [B, K] float32; None = one each
     scores: Tensor | None  # [B, N] float32
-    chosen: tuple[Tensor, Tensor | None] | None = None  # what the selector returned: places, and groups
+    chosen: Choice | None = None  # what the selector returned
+    order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
 
 
 def entry(config: VTPConfig, part: str) -> Entry:
@@ -38,6 +39,13 @@ def entry(config: VTPConfig, part: str) -> Entry:
 def needs(config: VTPConfig) -> set[str]:
     """What the config's methods look at beyond hidden states."""
     return {need for part in PARTS for need in entry(config, part).needs}
+
+
+def prepare(config: VTPConfig) -> None:
+    """What the config's methods do before the first forward; raises what they raise."""
+    for part in PARTS:
+        if entry(config, part).prepare:
+            entry(config, part).prepare(**config.part(part)[1])
 
 
 def adaptive(config: VTPConfig) -> bool:
@@ -53,6 +61,16 @@ def limit(config: VTPConfig) -> int | None:
 def weighs(config: VTPConfig) -> bool:
     """Whether the sizes of groups enter later attention."""
     return entry(config, "merger").weighs or config.part("merger")[1].get("lloyd", 0) > 0
+
+
+def weighing_mergers() -> list[str]:
+    """Names of the mergers whose groups weigh by their sizes."""
+    return sorted(name for name, row in PARTS["merger"].items() if row.weighs)
+
+
+def averages(config: VTPConfig) -> bool:
+    """Whether groups become the means of their tokens, by their sizes."""
+    return entry(config, "merger").averages or config.part("merger")[1].get("lloyd", 0) > 0
 
 
 def watched(config: VTPConfig, stages: list[int], num_layers: int, num_prefix_tokens: int) -> dict[int, list]:
@@ -113,13 +131,15 @@ def prune(tokens: VisionTokens, config: VTPConfig, before: Outcome | None = None
                 scores, chosen = choose(tokens, config)
         else:
             scores, chosen = before.scores, before.chosen
-        outcome = merge(tokens, config, *chosen)
+        outcome = merge(tokens, config, chosen)
     outcome.scores, outcome.chosen = scores, chosen
+    if chosen.order is not None and chosen.order.shape == outcome.keep.shape:  # a merger may keep more
+        outcome.order = chosen.order
     return outcome
 
 
-def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-    """Scores [B, N], and what the selector returned: places [B, K], and groups [B, N] if it made any."""
+def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, Choice]:
+    """Scores [B, N], and what the selector chose."""
     scorer, options = config.part("scorer")
     scores = PARTS["scorer"][scorer].function(tokens, **options)
     merger, options = config.part("merger")
@@ -129,13 +149,13 @@ def choose(tokens: VisionTokens, config: VTPConfig) -> tuple[Tensor, tuple[Tenso
         tokens = replace(tokens, num_keep=tokens.num_keep - extra, max_keep=most)
     selector, options = config.part("selector")
     chosen = PARTS["selector"][selector].function(scores, tokens, **options)
-    return scores, chosen if isinstance(chosen, tuple) else (chosen, None)
+    return scores, as_choice(chosen)
 
 
-def merge(tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor | None) -> Outcome:
-    """What becomes of the tokens, with the places the selector kept, [B, K]."""
-    row = entry(config, "merger")
-    tokens = replace(tokens, groups=groups)
+def merge(tokens: VisionTokens, config: VTPConfig, chosen: Choice) -> Outcome:
+    """What becomes of the tokens, with what the selector chose."""
+    row, keep = entry(config, "merger"), chosen.keep
+    tokens = replace(tokens, groups=chosen.groups, group_weights=chosen.weights)
     if not adaptive(config):
         return merged(tokens, config, keep)
     if row.rows_differ and not weighs(config):
@@ -144,10 +164,13 @@ def merge(tokens: VisionTokens, config: VTPConfig, keep: Tensor, groups: Tensor 
         outcome.hidden_states = outcome.hidden_states.masked_fill(padding.unsqueeze(-1), 0)
         return outcome
     entered = (tokens.weights() > 0).sum(dim=1).tolist()
-    shapes = list(zip(entered, (keep >= 0).sum(dim=1).tolist(), strict=True))
+    # beside counts whether a selector made groups, since then a merger may make one token more
+    grouped = [False] * len(keep) if chosen.groups is None else (chosen.groups >= 0).any(dim=1).tolist()
+    shapes = list(zip(entered, (keep >= 0).sum(dim=1).tolist(), grouped, strict=True))
     parts = []
-    for n, k in sorted(set(shapes)):
-        images = torch.tensor([b for b, shape in enumerate(shapes) if shape == (n, k)], device=keep.device)
+    for shape in sorted(set(shapes)):
+        n, k, _ = shape
+        images = torch.tensor([b for b, own in enumerate(shapes) if own == shape], device=keep.device)
         part = tokens.rows(images, n)
         if k < n:
             done = merged(part, config, keep[images, :k])

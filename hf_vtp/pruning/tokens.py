@@ -32,6 +32,22 @@ def num_keep(num_tokens: int, keep_ratio: float, min_keep: int = 1, max_keep: in
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a selector returns that makes groups; others return `keep` alone."""
+
+    keep: Tensor  # [B, K] places of the tokens that stay, ascending, padded with -1 where counts differ
+    groups: Tensor | None = None  # [B, N] place in `keep` of the group of every token
+    weights: Tensor | None = None  # [B, N] what each token weighs in its group; None = its size
+    order: Tensor | None = None  # [B, K] see VisionTokens; None = raster order
+
+
+def as_choice(returned: Tensor | tuple | Choice) -> Choice:
+    """What a selector returned: places, places and groups, or a Choice."""
+    made = returned if isinstance(returned, tuple) else (returned,)
+    return returned if isinstance(returned, Choice) else Choice(*made)
+
+
+@dataclass(frozen=True)
 class VisionTokens:
     """Patch tokens (or merge units) of B images of one size; prefix tokens ([CLS], registers) are excluded.
 
@@ -49,19 +65,25 @@ class VisionTokens:
     pooled: bool = False  # what stays the tower itself pools, by size; else a language model reads it
     target: int = 1  # tokens that stay after the last stage
     positions: Tensor | None = None  # [B, N] raster index of each token; None while all are there
+    order: Tensor | None = None  # [B, N] place of each token in an order of the method's own; None = raster
     sizes: Tensor | None = None  # [B, N] float32, how many original tokens each stands for; None = one
     valid: Tensor | None = None  # [B, N] False where a row is padding; None = all are tokens
     patches: Tensor | None = None  # [B, N, M, D] where a token is a merge unit of M patches
     full_query: Tensor | None = None  # [B, H, P + N·M, d] of the pruned layer; rotated if attention is needed
     full_key: Tensor | None = None  # [B, H, P + N·M, d]
     full_value: Tensor | None = None  # [B, H, P + N·M, d]
+    next_query: Tensor | None = None  # [B, H, P + N·M, d] of the next layer; None after the last
+    next_key: Tensor | None = None  # [B, H, P + N·M, d]
     num_prefix_tokens: int = 0
     layer: int = 0
     seen: dict[int, Tensor] = field(default_factory=dict)  # [B, N] by layer, what a method asked to observe
     text: Tensor | None = None  # [B, T, D'] embeddings of the prompt's text
     text_valid: Tensor | None = None  # [B, T] False where text is padding
-    project: Callable[[Tensor], Tensor] | None = None  # content into the space of the text, [B, N, D']
+    # content into the language model's space, [B, N, D'], for methods that ask; None = no such model
+    project: Callable[[Tensor], Tensor] | None = None
+    at_output: bool = True  # whether a projector comes next, and no other layer
     groups: Tensor | None = None  # [B, N] place in `keep` of each token's group, if the selector made groups
+    group_weights: Tensor | None = None  # [B, N] what each token weighs in its group, if the selector says
 
     @property
     def query(self) -> Tensor:
@@ -107,35 +129,47 @@ class VisionTokens:
         """The same with queries and keys in float32, for work that reads them block after block."""
         return replace(self, full_query=self.full_query.float(), full_key=self.full_key.float())
 
-    def attention(self, rows: slice) -> Tensor:
+    def next_as_one_head(self) -> VisionTokens:
+        """The same with the next layer's queries and keys, all heads side by side as one, [B, 1, .., H·d].
+
+        After a tower's last layer with that layer's own.
+        """
+        last = self.next_query is None
+        states = (self.full_query, self.full_key) if last else (self.next_query, self.next_key)
+        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in states)
+        return replace(self, full_query=query, full_key=key)
+
+    def attention(self, rows: slice | Tensor) -> Tensor:
         """Rows of softmax(QKᵀ/√d) over all tokens, prefix included, [B, H, rows, P + N·M] in float32.
 
-        Tokens of another frame and padding are not attended to.
+        Tokens of another frame and padding are not attended to. Rows are the same, or each image's, [B, R].
         """
-        query, key = self.full_query[:, :, rows].float(), self.full_key.float()
+        q, own = self.full_query, isinstance(rows, Tensor)
+        query = q.take_along_dim(rows[:, None, :, None], dim=2) if own else q[:, :, rows]
+        query, key = query.float(), self.full_key.float()
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         for blind in self._blind(rows):
             logits = logits.masked_fill(blind.unsqueeze(1), float("-inf"))
         return logits.softmax(dim=-1)
 
-    def _blind(self, rows: slice) -> Iterator[Tensor]:
+    def _blind(self, rows: slice | Tensor) -> Iterator[Tensor]:
         """What no query of these rows sees, bool [B, 1 or rows, P + N·M]."""
         frames, height, width = self.grid
         if frames > 1:  # such towers have no prefix
             frame = (self.place() // (height * width)).repeat_interleave(self.num_patches, dim=1)
-            yield frame[:, rows, None] != frame[:, None]
+            asking = take(frame, rows) if isinstance(rows, Tensor) else frame[:, rows]
+            yield asking.unsqueeze(2) != frame.unsqueeze(1)
         if self.valid is not None:
-            yield ~self._valid_patches().unsqueeze(1)
+            yield ~self.valid_patches().unsqueeze(1)
 
-    def _valid_patches(self) -> Tensor:
+    def valid_patches(self) -> Tensor:
         """`valid` of every query and key, prefix included, [B, P + N·M]."""
         valid = self.valid.repeat_interleave(self.num_patches, dim=1)
         return torch.nn.functional.pad(valid, (self.num_prefix_tokens, 0), value=True)
 
     def cls_attention(self) -> Tensor:
         """Attention of [CLS] to each token, [B, H, N]: one row, so it costs O(N)."""
-        row = self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :]
-        return self.per_token(row)
+        return self.per_token(self.attention(slice(0, 1))[:, :, 0, self.num_prefix_tokens :])
 
     def attention_blocks(self) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, rows [B, H, stop - start, P + N·M]) over all queries; rows of padding are zero."""
@@ -144,7 +178,7 @@ class VisionTokens:
             rows = tokens.attention(slice(start, stop))
             if self.valid is not None:
                 # not a product: a row that sees nothing, padding of a frame that is empty, is NaN
-                rows = rows.masked_fill(~self._valid_patches()[:, None, start:stop, None], 0)
+                rows = rows.masked_fill(~self.valid_patches()[:, None, start:stop, None], 0)
             yield start, stop, rows
 
     def received_attention(self) -> Tensor:
@@ -162,7 +196,7 @@ class VisionTokens:
         """
         if self.num_prefix_tokens:
             return self.cls_attention().mean(dim=1)
-        queries = self.full_query.shape[2] if self.valid is None else self._valid_patches().sum(1)[:, None]
+        queries = self.full_query.shape[2] if self.valid is None else self.valid_patches().sum(1)[:, None]
         return self.received_attention().mean(dim=1) * self.num_patches / queries
 
     def unit_hidden_states(self) -> Tensor:
@@ -175,8 +209,24 @@ class VisionTokens:
         return torch.nn.functional.normalize(self.per_token(keys.transpose(1, 2)).transpose(1, 2), dim=-1)
 
     def unit_joint_states(self) -> Tensor:
-        """Tokens in the space of the text, of length one in float32, [B, N, D']."""
-        return torch.nn.functional.normalize(self.project(self.content).float(), dim=-1)
+        """Tokens in the space of the text, of length one in float32, [B, N, D']; made in blocks of rows."""
+        content, unit = self.content, None
+        for start, stop in row_blocks(self.shape[1], 4 * content.shape[-1]):  # projectors are wider within
+            projected = self.project(content[:, start:stop]).to(content.device)  # may lie elsewhere
+            if unit is None:
+                unit = projected.new_empty(*self.shape, projected.shape[-1], dtype=torch.float32)
+            unit[:, start:stop] = torch.nn.functional.normalize(projected.float(), dim=-1)
+        return unit
+
+    def unit_projected_states(self) -> Tensor:
+        """Tokens as the language model reads them, of length one in float32, [B, N, D'].
+
+        Hidden states where it does not read them next: inside a tower, for whose later layers a projector was
+        not made, and where there is no language model. A part that calls this needs "projected".
+        """
+        if self.project is None or not self.at_output:
+            return self.unit_hidden_states()
+        return self.unit_joint_states()
 
     def weights(self) -> Tensor:
         """`sizes`, or ones, [B, N] float32; 0 for padding."""
@@ -189,8 +239,8 @@ class VisionTokens:
     def rows(self, images: Tensor, count: int) -> VisionTokens:
         """The first `count` tokens of some images [b], as a view of its own without padding."""
         length = self.num_prefix_tokens + count * self.num_patches
-        by_token = ("hidden_states", "positions", "sizes", "patches", "groups")
-        by_patch = ("full_query", "full_key", "full_value")
+        by_token = ("hidden_states", "positions", "order", "sizes", "patches", "groups", "group_weights")
+        by_patch = ("full_query", "full_key", "full_value", "next_query", "next_key")
         fields = {name: getattr(self, name) for name in (*by_token, *by_patch, "text", "text_valid")}
         whole = len(images) == len(self.hidden_states)  # then views will do
         fields = {name: x if whole or x is None else x[images] for name, x in fields.items()}

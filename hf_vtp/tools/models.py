@@ -13,7 +13,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForImageClassification,
     AutoModelForImageTextToText,
     BaseImageProcessor,
     PreTrainedConfig,
@@ -21,16 +20,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as ANSWERING
 
 from ..families.table import can_be_pruned, list_families
 from .bench import geometry
 from .bench.cli import UsageError, first_sentence
+from .classifiers import classifier_class
 from .loading import load, without_code
 from .processors import load_processor
 
-CLASSIFYING = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
 INSTEAD = "give a folder or a name with the weights, a tokenizer and an image processor"
 
 
@@ -75,11 +73,10 @@ def load_config(name: str, weights: str = "pretrained", instead: str = INSTEAD) 
 
 
 def auto_class(config: PreTrainedConfig) -> type:
-    """The Auto class of a model of this config: with a language head or the classifier where it has one."""
+    """The class, or Auto class, of a model of this config: with a language head, or the classifier named."""
     if config.model_type in ANSWERING:
         return AutoModelForImageTextToText
-    named = (config.architectures or [""])[0]
-    return AutoModelForImageClassification if named in CLASSIFYING else AutoModel
+    return classifier_class(config) or AutoModel
 
 
 def refuse_unprunable(name: str, config: PreTrainedConfig, answers: bool = False) -> None:

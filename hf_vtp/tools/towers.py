@@ -19,6 +19,7 @@ from ..families.table import find_tower, list_families, tower_row
 from ..names import parameters
 from .bench import cli
 from .bench.cli import UsageError, first_sentence
+from .classifiers import classifier_class
 from .image_processors import default_image_processor, load_image_processor
 from .loading import load, without_code
 from .models import ANSWERING, load_config, random_model
@@ -140,9 +141,9 @@ def load_embedder(name: str, weights: str, dtype: torch.dtype, device: str | tor
 
 def whole_class(config: PreTrainedConfig) -> type | None:
     """The class of a classifier, where the config names one, or of a model with a text tower; else None."""
-    named = (config.architectures or [""])[0]
-    if named.endswith("ForImageClassification"):
-        return getattr(transformers, named, None)
+    classifier = classifier_class(config)
+    if classifier is not None:
+        return classifier
     alone = config.model_type == roots()[config.model_type]
     return None if alone or type(config) not in MODEL_MAPPING else MODEL_MAPPING[type(config)]
 

@@ -28,7 +28,7 @@ class Features(Tower):
                 f"{type(inner).__name__} are laid out is not known; choose a method that needs none, see "
                 "after_features in list_methods()"
             )
-        stages = config.stages(1, 0, "the features, which have one stage", has_output=True)
+        stages = config.stages(1, "the features, which have one stage", has_output=True)
         super().__init__(TowerRow("", ""), inner, config, stages)
 
     @property
@@ -68,8 +68,7 @@ class Features(Tower):
         amounts = self.amounts(states.shape[1])
         if self.leaves_all(0, states.shape[1], amounts["num_keep"]):
             return Group(images, None, None, None)
-        text = {} if self.call.text is None else self.call.text.of(images)
-        tokens = VisionTokens(hidden_states=states, grid=grid, **amounts, **text)
+        tokens = VisionTokens(hidden_states=states, grid=grid, **amounts, **self.language(0, images))
         outcome = prune(tokens, self.config)
         for b, image in enumerate(images):
             there = outcome.keep[b] >= 0

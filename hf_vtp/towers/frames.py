@@ -69,6 +69,7 @@ def of_equal_parts(outcome: Outcome, parts: int, entered: int) -> Outcome:
         None if outcome.assignment is None else joined_groups(outcome.assignment, parts, count),
         together(outcome.sizes, 0),
         together(outcome.scores, 0),
+        order=together(outcome.order, 0),
     )
 
 

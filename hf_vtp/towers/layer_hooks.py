@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..per_thread import PerThread
+from ..pruning.registry import OF_LAYERS
 from ..pruning.run import RUN, Run
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class LayerHooks:
     def bind(self) -> None:
         """Follow projections that were replaced since the last forward, as PEFT wraps and merges them."""
         self.tower.bind(self)
-        if not self.reads or not self.tower.needs:
+        if not self.reads or not self.tower.needs & OF_LAYERS:
             return
         for name, module in self.tower.projections(self.layer).items():
             if name not in self.recorders:
@@ -94,6 +95,7 @@ class LayerHooks:
             self.tower.observe(run, self.index, hidden_states, states)
         if not self.stage:
             return None
+        states |= self.tower.of_next_layer(self.index, hidden_states)
         hidden_states = self.tower.prune(run, self.index, hidden_states, states)
         return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 

@@ -84,7 +84,7 @@ class PackedTower(PackedViews):
         for i, (group, place, tokens, member) in enumerate(self.views(run, layer, units, recorded)):
             outcome = None
             if not self.leaves_all(layer, tokens.shape[1], tokens.num_keep):
-                outcome = prune(tokens, self.config, replayed[i] if replayed else None)
+                outcome = prune(tokens, self.configs[layer], replayed[i] if replayed else None)
             chosen.append(outcome)
             if outcome is None:
                 rows.append(units[place[place >= 0]] if self.adaptive else units[place].flatten(0, 1))
@@ -101,7 +101,7 @@ class PackedTower(PackedViews):
             if self.adaptive:
                 positions, places = positions.where(whole.keep >= 0, -1), places[whole.keep >= 0]
             kept.append(places.flatten())
-            groups.append(Group(group.images, positions, whole.sizes, whole))
+            groups.append(Group(group.images, positions, whole.sizes, whole, whole.order))
         kept, rows = torch.cat(kept), torch.cat(rows)
         there = layout.rows.to(kept.device)  # of all units
         there = there if previous is None else there[layout.kept[previous]]

@@ -14,7 +14,6 @@ from ..pruning.stage import Outcome, observe
 from ..pruning.tokens import VisionTokens
 from . import states
 from .frames import members, of_parts
-from .rows import find
 from .tower import Tower
 from .units import PackedRow, heads, whole_groups
 
@@ -42,10 +41,6 @@ class PackedViews(Tower):
     """The half of a packed tower that shows methods the units of a sequence."""
 
     row: PackedRow
-
-    def attention(self, layer: nn.Module) -> nn.Module:
-        """A block's attention."""
-        return find(layer, self.row.attention)
 
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         wanted = states.WANTED if "value" in self.needs else states.WANTED[:2]
@@ -82,7 +77,9 @@ class PackedViews(Tower):
             columns = torch.arange(max(counts[i] for i in group.images), device=units.device)
             place = torch.tensor(starts, device=units.device)[:, None] + columns  # [B, N]
             frames, height, width = run.grids[group.images[0]]
-            parts = frames if self.config.video_budget == "frame" else 1
+            # a method that compares frames needs them in one view
+            apart = self.config.video_budget == "frame" and "clip" not in self.needs
+            parts = frames if apart else 1
             grid, member = (frames // parts, height, width), None
             positions = group.positions
             if self.adaptive:
@@ -122,7 +119,7 @@ class PackedViews(Tower):
         """The view of a group's units at `place` [B, N]: a row for each part of the size `grid`."""
         size = math.prod(grid)
         parts = math.prod(run.grids[group.images[0]]) // size
-        known = {"positions": group.positions, "sizes": group.sizes}
+        known = {"positions": group.positions, "sizes": group.sizes, "order": group.order}
         known = {name: None if x is None else of_parts(x, parts, member) for name, x in known.items()}
         if known["positions"] is not None:
             known["positions"] = known["positions"] % size
@@ -143,7 +140,7 @@ class PackedViews(Tower):
             seen={watched: x[place] for watched, x in run.seen.items()},
             **known,
             **amounts,
-            **({} if self.call.text is None else self.call.text.of(images)),
+            **self.language(layer, images),
             **self.attention_states(run, recorded, place, layer),
         )
 
@@ -155,5 +152,9 @@ class PackedViews(Tower):
             return {}
         hooks = self.layer_hooks[layer]
         patches = run.layout.patches(hooks.previous_stage).to(place.device)[place].flatten(1)  # [B, N·M]
-        views = heads(recorded, self.attention(hooks.layer), self.row, self.needs)
+        own, later = states.own_and_next(recorded)
+        views = heads(own, self.attention(hooks.layer), self.row, self.needs)
+        if later:
+            attention = self.attention(self.layers[layer + 1])
+            views |= states.as_next(heads(later, attention, self.row, self.needs))
         return {name: x[patches].transpose(1, 2) for name, x in views.items()}

@@ -49,12 +49,13 @@ class PlainTower(Places, Tower):
         module: nn.Module,
         config: VTPConfig,
         stages: list[tuple[int, float]],
+        last: VTPConfig | None = None,
         cell: int = 1,
     ):
         self.num_prefix_tokens = row.num_prefix_tokens(module)
         self.has_cls = row.cls and self.num_prefix_tokens > 0
         self.cells = Cells(cell)
-        super().__init__(row, module, config, stages)
+        super().__init__(row, module, config, stages, last)
         self.masks = self.weighs or self.adaptive  # later layers get a mask
         self.mask = Argument(self.layers[0], "attention_mask")
         self.position_embeddings = Argument(self.layers[0], "position_embeddings")
@@ -66,10 +67,6 @@ class PlainTower(Places, Tower):
         from .restore import Restore
 
         return Restore(self, projector).attach()
-
-    def attention(self, layer: nn.Module) -> nn.Module:
-        """A layer's attention."""
-        return find(layer, self.row.attention)
 
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         wanted = states.WANTED if "value" in self.needs else states.WANTED[:2]
@@ -116,7 +113,7 @@ class PlainTower(Places, Tower):
         if self.leaves_all(layer, num_tokens, amounts["num_keep"]):
             return hidden_states, replace(entered, outcome=None)
         tokens = self.tokens(run, layer, part, **amounts)
-        outcome = prune(tokens, self.config, replayed.outcome if replayed else None)
+        outcome = prune(tokens, self.configs[layer], replayed.outcome if replayed else None)
         kept = self.cells.side_by_side(outcome.hidden_states)  # [B, K·M, D]
         narrowed = torch.cat([hidden_states[:, :p], kept], dim=1)
         if replayed is not None:
@@ -128,7 +125,7 @@ class PlainTower(Places, Tower):
         if self.adaptive:
             positions = positions.where(outcome.keep >= 0, -1)
             sizes = (outcome.keep >= 0).float() if sizes is None else sizes
-        return narrowed, Group(entered.images, positions, sizes, outcome)
+        return narrowed, Group(entered.images, positions, sizes, outcome, outcome.order)
 
     def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
         part = Part(self.entered(run, layer), hidden_states, recorded, run.seen)
@@ -146,7 +143,11 @@ class PlainTower(Places, Tower):
         padded = self.adaptive and entered.positions is not None
         whole = grid if entered.positions is None else None  # cells are still in raster order
         attention = self.attention(self.layers[layer])
-        views = states.heads(part.recorded, attention, self.module.config, self.needs)
+        own, later = states.own_and_next(part.recorded)
+        views = states.heads(own, attention, self.module.config, self.needs)
+        if later:
+            attention = self.attention(self.layers[layer + 1])
+            views |= states.as_next(states.heads(later, attention, self.module.config, self.needs))
         views = {name: self.cells.in_order(x, whole, p, dim=2) for name, x in views.items()}
         return VisionTokens(
             **self.cells.view(self.cells.in_order(part.hidden_states, whole, p, dim=1)[:, p:]),
@@ -154,12 +155,13 @@ class PlainTower(Places, Tower):
             grid=grid,
             positions=entered.positions,
             sizes=entered.sizes,
+            order=entered.order,
             valid=entered.positions >= 0 if padded else None,
             num_prefix_tokens=p,
             layer=layer,
             seen=part.seen,
             **amounts,
-            **({} if self.call.text is None else self.call.text.of(entered.images)),
+            **self.language(layer, entered.images),
             **views,
         )
 

@@ -51,11 +51,14 @@ class TowerRow:
         attention: path from a layer to its attention.
         projections: names in the attention of what gives queries, keys and values, or of one that gives all.
             Each may have alternatives, as paths have; name what comes last before the softmax, save rotation.
+        attention_norm: path from a layer to the norm before its attention; "" if there is none.
+        linear: names in the attention of what hands the projections their input, where those are norms.
         prefix: tokens in front of the patches, [CLS] and registers; a number, or a function of the config.
         grids: a function of the tower and its forward's arguments: the grid of each image.
         cls: whether the first of the prefix tokens is a [CLS] token.
         rope: what a layer takes for rotary positions [B, 1, K, d] of images that kept different tokens.
         head: path from the tower to the module that pools all its tokens, see pooling.py; "" if none does.
+        norm: path to the norm between the last layer and the tower's last_hidden_state; "" if there is none.
         alone: whether the tower can be pruned without a language model.
         pattern: the class that prunes it; None for PlainTower.
     """
@@ -63,17 +66,25 @@ class TowerRow:
     layers: str
     attention: str
     projections: str = "q_proj k_proj v_proj"
+    attention_norm: str = "layer_norm1|norm1|layernorm_before|rms_norm1|attention_norm"
+    linear: str = ""
     prefix: int | Callable[[object], int] = 1
     grids: Callable[[nn.Module, dict], list[Grid]] = grids_of_pixels
     cls: bool = True
     rope: Callable[[Tensor], object] = _as_they_are
     head: str = ""
+    norm: str = ""
     alone: bool = True
     pattern: type[Tower] | None = None
 
     def num_prefix_tokens(self, module: nn.Module) -> int:
         """Tokens in front of the patches."""
         return self.prefix if isinstance(self.prefix, int) else self.prefix(module.config)
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether a projector can be asked for the row of one token."""
+        return True
 
     def depth(self, module: nn.Module) -> int:
         """Encoder layers of a tower."""

@@ -10,6 +10,7 @@ from .rows import find
 
 WANTED = ("full_query", "full_key", "full_value")
 FUSED = "qkv"
+NEXT = "next_"  # before the names of what the next layer's projections gave
 
 
 def arguments(module: nn.Module, args: tuple, kwargs: dict) -> dict:
@@ -23,6 +24,43 @@ def projections(attention: nn.Module, names: str, wanted: tuple[str, ...]) -> di
     if len(found) == 1:
         return {FUSED: found[0]}
     return {name: module for name, module in zip(WANTED, found, strict=True) if name in wanted}
+
+
+@torch.no_grad()
+def as_if_next(
+    hidden_states: Tensor, norm: nn.Module | None, projections: dict[str, tuple[nn.Module, ...]]
+) -> dict[str, Tensor]:
+    """What the projections of a layer would give for these states, by name; `norm` stands before them."""
+    there = hidden_states.device
+    if norm is not None:
+        hidden_states = norm(on_device_of(norm, hidden_states))
+    found = {}
+    for name, modules in projections.items():
+        x = hidden_states
+        for module in modules:
+            x = module(on_device_of(module, x))
+        found[NEXT + name] = x.to(there)
+    return found
+
+
+def on_device_of(module: nn.Module, x: Tensor) -> Tensor:
+    """`x` where a module's weights are; weights that are offloaded come to `x`."""
+    weight = next(module.parameters(), x)
+    return x if weight.is_meta else x.to(weight.device)
+
+
+def own_and_next(recorded: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What was recorded of a layer, and what the next would give; both with the rotary positions."""
+    own = {name: x for name, x in recorded.items() if not name.startswith(NEXT)}
+    later = {name.removeprefix(NEXT): x for name, x in recorded.items() if name.startswith(NEXT)}
+    if later and "position_embeddings" in own:
+        later["position_embeddings"] = own["position_embeddings"]
+    return own, later
+
+
+def as_next(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Queries and keys under the names that VisionTokens has for the next layer's."""
+    return {name.replace("full_", NEXT): found[name] for name in WANTED[:2]}
 
 
 def heads(

@@ -12,9 +12,10 @@ from ..names import takes_any_keyword
 from ..per_thread import PerThread
 from ..prompts.text import Text
 from ..pruning.run import RUN, Run
-from ..pruning.stage import adaptive, needs, watched, weighs
+from ..pruning.stage import adaptive, needs, prepare, watched, weighs
 from ..pruning.tokens import num_keep
 from ..stats import VTPStats, collect
+from . import states
 from .layer_hooks import LayerHooks
 from .rows import Grid, TowerRow, find
 
@@ -41,22 +42,47 @@ class Tower:
     num_prefix_tokens = 0  # [CLS] and registers in front of the patches
     has_cls = False
     pooled = False  # whether the tower itself pools what stays, or a language model reads it
+    to_language: Callable[[Tensor], Tensor] | None = None  # tokens [B, N, M·D] into its space, [B, N, D']
+    output_layer: int | None = None  # whose output a projector reads; None where it reads others beside it
 
-    def __init__(self, row: TowerRow, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]]):
+    def __init__(
+        self,
+        row: TowerRow,
+        module: nn.Module,
+        config: VTPConfig,
+        stages: list[tuple[int, float]],
+        last: VTPConfig | None = None,
+    ):
+        """`last` is the config of the last stage, where it has parts of its own."""
         self.row = row
         self.module = module
         self.config = config
         self.stages = dict(stages)
-        self.needs = needs(config)
-        self.adaptive = adaptive(config)
-        depth = len(self.layers)
-        self.watched = watched(config, list(self.stages), depth, self.num_prefix_tokens)
+        self.configs = dict.fromkeys(self.stages, config)  # by layer
+        if last is not None:
+            self.configs[max(self.stages)] = last
+        chosen = list(self.configs.values())
+        self.needs = set().union(*map(needs, chosen))
+        self.adaptive = any(map(adaptive, chosen))
+        self.watched: dict[int, list] = {}
+        for layer, own in self.configs.items():
+            for seen, wanted in watched(own, [layer], len(self.layers), self.num_prefix_tokens).items():
+                known = self.watched.setdefault(seen, [])
+                known += [each for each in wanted if each not in known]
         if "cls" in self.needs and not self.has_cls:
             raise ValueError(
                 f"method {config.method!r} reads the attention of a [CLS] token, which this tower lacks; "
                 "choose one that does not"
             )
-        self.weighs = weighs(config)
+        missing = next((x for x in self.layers if find(x, row.attention_norm) is None), None)
+        if "next" in self.needs and missing is not None:
+            raise ValueError(
+                f"method {config.method!r} reads queries and keys of the next layer, and what is before the "
+                f"attention of {type(missing).__name__} is not known; give its TowerRow an attention_norm"
+            )
+        for own in chosen:
+            prepare(own)
+        self.weighs = any(map(weighs, chosen))
         self.calls = PerThread(TowerCall)
         self.hands_down = takes_any_keyword(module)  # else layers find the run of this thread's forward here
         self.last: Run | None = None  # of the last forward that came to its end, in whichever thread
@@ -73,22 +99,41 @@ class Tower:
         """The encoder layers, in the order they run."""
         return find(self.module, self.row.layers)
 
+    def attention(self, layer: nn.Module) -> nn.Module:
+        """A layer's attention."""
+        return find(layer, self.row.attention)
+
     def projections(self, layer: nn.Module) -> dict[str, nn.Module]:
         """The projections of a layer's attention that methods may ask for, by name, as they are now."""
         raise NotImplementedError(f"{type(self).__name__} must name its projections")
+
+    def of_next_layer(self, layer: int, hidden_states: Tensor) -> dict[str, Tensor]:
+        """What the projections of the layer after a stage's would give for its states; {} after the last."""
+        if "next" not in self.needs or layer + 1 == len(self.layers):
+            return {}
+        module = self.layers[layer + 1]
+        last = {name: x for name, x in self.projections(module).items() if name != states.WANTED[2]}
+        linear = dict(zip(states.WANTED, self.row.linear.split(), strict=False))
+        chains = {
+            name: (find(self.attention(module), linear[name]), x) if linear else (x,)
+            for name, x in last.items()
+        }
+        norm = find(module, self.row.attention_norm) if self.row.attention_norm else None
+        return states.as_if_next(hidden_states, norm, chains)
 
     def begin(self, args: tuple, kwargs: dict) -> tuple[Run, dict]:
         """A Run for these arguments of the tower's forward, and the keyword arguments to go on with."""
         raise NotImplementedError(f"{type(self).__name__} must read its input's grids")
 
-    def prune(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> Tensor:
+    def prune(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> Tensor:
         """The narrowed output of a stage's layer; sets `run.stages[layer]`, or follows what is set there.
 
-        `states` are the outputs of `projections` in this very forward, and the layer's `position_embeddings`.
+        `recorded` are the outputs of `projections` in this very forward, the layer's `position_embeddings`,
+        and what the next layer would give where a method asks for it.
         """
         raise NotImplementedError(f"{type(self).__name__} must prune")
 
-    def observe(self, run: Run, layer: int, hidden_states: Tensor, states: dict[str, Tensor]) -> None:
+    def observe(self, run: Run, layer: int, hidden_states: Tensor, recorded: dict[str, Tensor]) -> None:
         """Put into `run.seen[layer]` what a method asked to observe of this layer."""
         raise NotImplementedError(f"{type(self).__name__} must observe layers")
 
@@ -105,6 +150,13 @@ class Tower:
             "pooled": self.pooled,
             **bounds,
         }
+
+    def language(self, layer: int, images: list[int] | range) -> dict:
+        """What VisionTokens says of the language model that is to read some images."""
+        fields = {} if self.call.text is None else self.call.text.of(images)
+        if self.to_language is not None and self.needs & {"text", "projected"}:
+            fields |= {"project": self.to_language, "at_output": layer == self.output_layer}
+        return fields
 
     def leaves_all(self, layer: int, num_tokens: int, num_keep: int) -> bool:
         """Whether a stage has nothing to do. Counts that follow the image are not known before."""

@@ -106,6 +106,10 @@ class PackedRow(TowerRow):
     units: Callable[[nn.Module, dict, list[Grid]], Units] = consecutive
     project: Callable[[nn.Module, Tensor], Tensor] = merged
 
+    @property
+    def row_wise(self) -> bool:
+        return bool(self.merger)
+
     def make(self, module: nn.Module, config: VTPConfig, stages: list[tuple[int, float]], **options) -> Tower:
         from .packed import PackedTower
 

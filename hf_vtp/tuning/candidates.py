@@ -9,11 +9,11 @@ from torch import nn
 
 from ..config import VTPConfig
 from ..families.table import adapter_for, reads_text
-from ..methods.table import METHODS
 from ..model_config import num_layers
 from ..schedule import OUTPUT, SCHEDULES, shares
 
 METHODS_TRIED = ("vtp", "divprune", "tome")
+SPANS = ((1 / 4, 3 / 4, 5), (1 / 6, 1 / 2, 4), (1 / 4, 3 / 4, 3))  # first and last share of the depth, layers
 RATIOS = tuple(round(1 - 0.05 * step, 2) for step in range(1, 20))  # 0.95, 0.9 … 0.05
 
 
@@ -68,16 +68,13 @@ def make_candidates(
     if isinstance(methods, str) or not methods:
         raise ValueError(f"methods must be a list of at least one method, not {methods!r}")
     make = adapter_for(model)
-    chosen = default_layers(model, reads_text(model)) if layers is None else list(layers)
+    chosen = places(model, reads_text(model)) if layers is None else list(layers)
     if not chosen:
         raise ValueError("layers must list at least one place to prune at, or be None")
     found = []
     for method in methods:
-        own = METHODS[base.replace(method=method).method].layers
-        # a method's own place that is one layer, or after the tower, is among the others anyhow
-        tried = [layer for layer in chosen if layer is not None or layers is not None or callable(own)]
         fit, refused = [], None
-        for candidate in _at(method, tried, schedules, base):
+        for candidate in _at(method, chosen, schedules, base):
             try:
                 make(model, candidate.config(RATIOS[0]))
             except ValueError as error:
@@ -101,10 +98,15 @@ def _at(method: str, layers: Sequence, schedules: Sequence[str], base: VTPConfig
             yield Candidate(method, layer, schedule, base)
 
 
-def default_layers(model: nn.Module, reads_text: bool) -> list:
-    """One stage early, at a quarter or in the middle; two or three; a method's own; after the tower."""
+def places(model: nn.Module, reads_text: bool) -> list:
+    """A method's own place; layers spread over parts of the depth; one layer; after the tower."""
     depth = num_layers(model) or 1
-    early, quarter, half, late = depth // 8, depth // 4, depth // 2, 3 * depth // 4
-    layers = [early, quarter, half, (early, half), (quarter, half, late), None]
-    layers = [layer for layer in layers if not isinstance(layer, tuple) or len(set(layer)) == len(layer)]
+    spans = [spread(depth, first, last, count) for first, last, count in SPANS]
+    layers = [None, *(span for span in spans if len(span) > 1), depth // 4, depth // 2]
     return list(dict.fromkeys(layers + ([OUTPUT] if reads_text else [])))
+
+
+def spread(depth: int, first: float, last: float, count: int) -> tuple[int, ...]:
+    """`count` layers from one share of the depth to another, fewer where two of them are the same."""
+    shares = (first + (last - first) * i / (count - 1) for i in range(count))
+    return tuple(sorted({int(depth * share) for share in shares}))

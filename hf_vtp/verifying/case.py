@@ -16,7 +16,7 @@ from ..families import adapter_for
 from ..families.placeholder import LANGUAGE, PlaceholderModel
 from ..names import parameters, with_pixels_named
 from ..prompts.refusals import steps_over_masks
-from ..pruning.stage import weighs
+from ..pruning.stage import averages
 from ..stats import VTPStats
 from ..towers.features import Features
 from ..towers.rows import find
@@ -68,17 +68,22 @@ class Case:
 
     @property
     def merger(self) -> str:
-        return self.config.part("merger")[0]
+        return self.tower.configs[max(self.tower.stages)].part("merger")[0]
 
     @property
     def drops(self) -> bool:
         """Whether kept tokens stay as they are."""
-        return self.merger == "drop" and not weighs(self.config)
+        return all(c.part("merger")[0] == "drop" for c in self.tower.configs.values()) and not self.weighs
 
     @property
     def weighs(self) -> bool:
         """Whether kept tokens become the mean of their group."""
-        return weighs(self.config)
+        return self.tower.weighs
+
+    @property
+    def averages(self) -> bool:
+        """Whether a group becomes the mean of its tokens, by their sizes, so that it need not be recorded."""
+        return all(map(averages, self.tower.configs.values()))
 
     @property
     def last_logits(self) -> dict[str, int]:
@@ -121,7 +126,7 @@ class Case:
         contents: dict[int, list[Tensor]] = {}
         with ExitStack() as stack:
             layers = self.tower.layers
-            if len(layers) and not (self.drops or self.weighs):
+            if len(layers) and not (self.drops or self.averages):
                 for i in self.tower.stages:
                     kept = contents.setdefault(i, [])
                     stack.enter_context(after(layers[i], lambda *_, kept=kept: kept.append(_[-1])))

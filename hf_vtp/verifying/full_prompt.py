@@ -19,6 +19,7 @@ from .case import Case, before
 from .condensed import condensed
 from .deepstack import NEVER_SEEN, deepstack
 from .outcome import NotApplicable
+from .weighing import log_sizes_of, weighing
 
 
 def full_mask(case: Case) -> Tensor:
@@ -58,6 +59,8 @@ def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
     images = zip(
         case.features(case.pruned), case.kept(case.pruned), case.kept_features(case.pruned), strict=True
     )
+    log_sizes = torch.zeros_like(alive, dtype=torch.float32)
+    sizes = iter(log_sizes_of(case) if case.config.language_weights else ())
     for encoding in case.pruned.encodings:
         where = torch.nonzero(ids == getattr(case.model.config, encoding.token))  # [tokens, 2], row after row
         start = 0
@@ -68,6 +71,8 @@ def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
             dropped = torch.ones(len(own), dtype=torch.bool, device=own.device)
             dropped[keep.to(own.device)] = False
             alive[own[dropped][:, 0], own[dropped][:, 1]] = 0
+            if case.config.language_weights:
+                log_sizes[own[~dropped][:, 0], own[~dropped][:, 1]] = next(sizes).to(log_sizes.device)
             features.append(torch.full_like(whole, NEVER_SEEN).index_copy(0, keep.to(rows.device), rows))
     if case.config.positions == "compact":
         first = positions.amin()  # not every model counts from 0
@@ -75,7 +80,8 @@ def full_prompt(case: Case, positions: Tensor) -> Iterator[dict[str, Tensor]]:
     columns = {"attention_mask": alive, "position_ids": positions.clone(), **other_columns(case)}
     if case.decodes:
         columns.pop("position_ids")  # an encoder counts columns
-    with holding(case, features) as prompt, deepstack(case, case.pruned):
+    weights = weighing(case, log_sizes)
+    with holding(case, features) as prompt, deepstack(case, case.pruned), weights:
         yield {**prompt, **columns}
 
 

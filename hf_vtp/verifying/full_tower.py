@@ -87,8 +87,9 @@ class FullTower:
             keep, groups = (x[image].to(states.device) for x in (stage.keep_indices, stage.assignment))
             if self.replicates:
                 self.members[image] = member = groups[self.members[image].to(groups.device)]
-                means = mean_of(states[place], member, torch.ones_like(member), len(keep))
-                states[place] = means[member]  # everything joined a group
+                if stage.layer not in self.contents:
+                    means = mean_of(states[place], member, torch.ones_like(member), len(keep))
+                    states[place] = means[member]  # everything joined a group
             elif self.weighs:
                 entered, sizes = place, torch.ones_like(groups)
                 if self.previous is not None:
@@ -103,6 +104,9 @@ class FullTower:
                 self.alive[place[dropped].to(self.alive.device)] = False
         if stage.layer in self.contents:
             states[self.remaining(stage).to(states.device)] = self.contents[stage.layer]
+            for image, place in enumerate(self.places if self.replicates else ()):
+                kept = states[place[stage.keep_indices[image].to(place.device)].to(states.device)]
+                states[place] = kept[self.members[image]]
         return states
 
     def remaining(self, stage: StageStats) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from hf_vtp import VisionTokens
 
 HEADS, CHANNELS, WIDTH, SPACE, WORDS = 2, 4, 16, 8, 5
+BY_PATCH = ("full_query", "full_key", "full_value", "next_query", "next_key")
 
 
 def build(make, grid, n, seed=0, b=2, prefix=0, patches=1, **more):
@@ -14,6 +15,7 @@ def build(make, grid, n, seed=0, b=2, prefix=0, patches=1, **more):
     g = torch.Generator().manual_seed(seed)
     units = make((b, n, patches, WIDTH), g)
     states = [make((b, HEADS, prefix + n * patches, CHANNELS), g) for _ in range(3)]
+    later = [make((b, HEADS, prefix + n * patches, CHANNELS), g) for _ in range(2 if b < 3 else 0)]
     into = torch.randn(patches * WIDTH, SPACE, generator=g)
     text = torch.randn(b, WORDS, SPACE, generator=g)
     text_valid = torch.arange(WORDS) < torch.tensor([[WORDS], [2], [0]])[:b]
@@ -24,6 +26,7 @@ def build(make, grid, n, seed=0, b=2, prefix=0, patches=1, **more):
         num_keep=n,
         num_prefix_tokens=prefix,
         **dict(zip(("full_query", "full_key", "full_value"), states, strict=True)),
+        **dict(zip(("next_query", "next_key"), later, strict=False)),  # of three images none, as at the end
         layer=3,
         seen={layer: torch.rand(b, n, generator=g) for layer in (1, 2, 3, 5)},
         text=text,
@@ -38,11 +41,16 @@ def normal(shape, g):
 
 
 def some_have_left(n, rows, columns, b=2, frames=1, seed=3):
-    """Where tokens still are, and how many each stands for."""
+    """Where tokens still are, in which order a method has them, and how many each stands for."""
     g = torch.Generator().manual_seed(seed)
     everywhere = frames * rows * columns
     positions = [torch.randperm(everywhere, generator=g)[:n].sort().values for _ in range(b)]
-    return {"positions": torch.stack(positions), "sizes": torch.randint(1, 4, (b, n), generator=g).float()}
+    order = torch.stack([torch.randperm(n, generator=g) for _ in range(b)])
+    return {
+        "positions": torch.stack(positions),
+        "order": order,
+        "sizes": torch.randint(1, 4, (b, n), generator=g).float(),
+    }
 
 
 RANDOM = {
@@ -71,9 +79,11 @@ def outlier(shape, g):
 
 
 def signs(shape, g):
-    """Plus and minus one, the same in all heads: lengths are powers of two and cosines exact."""
+    """Plus and minus one, of heads only in the first: lengths are powers of two and cosines exact."""
     x = torch.randint(0, 2, shape, generator=g) * 2.0 - 1.0
-    return x[:, :1].expand(shape) if shape[-1] == CHANNELS else x
+    if shape[-1] == CHANNELS:
+        x[:, 1:] = 0
+    return x
 
 
 DEGENERATE = {
@@ -99,8 +109,9 @@ def pad(tokens, counts):
         if x is not None:
             where = valid.view(*valid.shape, *[1] * (x.dim() - 2))
             changes[name] = x.where(where, fill.get(name, 9))
-    for name in ("full_query", "full_key", "full_value"):
-        changes[name] = getattr(tokens, name).where(wide[:, None, :, None], 9)
+    for name in BY_PATCH:
+        x = getattr(tokens, name)
+        changes[name] = None if x is None else x.where(wide[:, None, :, None], 9)
     return replace(tokens, valid=valid, **changes)
 
 
@@ -124,7 +135,7 @@ PADDED = {
 
 def converted(tokens, dtype, scale=1.0):
     """The same in another type, as a model in half precision has them."""
-    names = "hidden_states patches full_query full_key full_value text".split()
+    names = ["hidden_states", "patches", *BY_PATCH, "text"]
     states = {name: getattr(tokens, name) for name in names}
     states = {name: None if x is None else (x * scale).to(dtype) for name, x in states.items()}
     return replace(tokens, **states)
@@ -138,7 +149,7 @@ def one(tokens, b):
     cut = {name: x[b : b + 1] for name, x in cut.items() if isinstance(x, torch.Tensor)}
     for name, x in cut.items():
         cut[name] = x if name.startswith("text") else x[:, :n]
-        if name.startswith("full_"):
+        if name in BY_PATCH:
             cut[name] = x[:, :, :length]
     seen = {layer: x[b : b + 1, :n] for layer, x in tokens.seen.items()}
     return replace(tokens, **{**cut, "valid": None, "seen": seen})

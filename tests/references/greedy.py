@@ -1,9 +1,8 @@
 """Selections that grow a set token after token, and those in rounds."""
 
-from math import fsum
+from math import fsum, inf
 
-from .image import bounded, dot, first_best, ranked, softmax, units
-from .scorers import text_relevance
+from .image import bounded, cosines, dot, first_best, mean_vector, ranked, softmax, units
 
 
 def grow(im, gain, first=None):
@@ -17,7 +16,7 @@ def grow(im, gain, first=None):
 
 
 def max_min_diversity(scores, im):
-    cos = im.cos
+    cos = im.projected_cos
     others = range(im.n)
     return grow(
         im,
@@ -27,8 +26,13 @@ def max_min_diversity(scores, im):
 
 
 def least_similar(scores, im):
-    cos = im.cos
-    return grow(im, lambda j, chosen: -fsum(cos[i][j] for i in chosen or range(im.n)))
+    cos = im.projected_cos
+    best = max(scores)
+
+    def first(j):
+        return -fsum(cos[i][j] for i in range(im.n)) if scores[j] == best else -inf
+
+    return grow(im, lambda j, chosen: -fsum(cos[i][j] for i in chosen), first)
 
 
 def weights(scores):
@@ -54,17 +58,18 @@ def scope(scores, im, alpha=1.0):
     return covering(im.cos, [w**alpha for w in weights(scores)], im)
 
 
-def max_coverage(scores, im, alpha=0.5, text_temperature=0.01, image_temperature=0.2):
-    v, text = units(im.joint), units(im.text)
+def max_coverage(scores, im, alpha=0.5, text_temperature=None, image_temperature=0.2):
+    v, own, text = units(im.joint), units(im.states), units(im.text)
+    text_temperature = text_temperature or (0.02 if im.patches == 1 else 0.01)
     rows = [[x / len(text) for x in softmax([dot(t, j) / text_temperature for j in v])] for t in text]
-    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in v])] for i in v]
+    rows += [[alpha * x / im.n for x in softmax([dot(i, j) / image_temperature for j in own])] for i in own]
     return covering(rows, [1.0] * im.n, im)
 
 
 def dpp(scores, im):
     r, every = weights(scores), range(im.n)
     # what is left of L when the chosen are conditioned on (Schur complement); its diagonal holds the gains
-    left = [[r[i] * (im.cos[i][j] if i != j else 1.0) * r[j] for j in every] for i in every]
+    left = [[r[i] * (im.projected_cos[i][j] if i != j else 1.0) * r[j] for j in every] for i in every]
     least = 1e-5 * max(left[i][i] for i in every)
     chosen = []
     while len(chosen) < im.num_keep:
@@ -126,20 +131,24 @@ def spread(scores, im, place=2.0, score=0.4, reach=1.5, rounds=4):
 
 
 def bipartite(scores, im):
-    cos = im.key_cos
-    left, joined = list(range(im.n)), {}
-    while len(left) > im.num_keep:
-        even, odd = left[::2], left[1::2]
-        to = {i: first_best(cos[i], odd) for i in even}
-        edges = sorted(even, key=lambda i: (-cos[i][to[i]], i))
-        for i in edges[: min(len(left) - im.num_keep, len(left) // 2)]:
-            joined[i] = to[i]
-        left = [i for i in left if i not in joined]
+    cos, joined = im.key_cos, {}
+    line = list(range(im.n)) if im.order is None else sorted(range(im.n), key=im.order.__getitem__)
+    while len(line) > im.num_keep:
+        line = [None] * im.prefix + line  # [CLS] takes a place and merges with none
+        even, odd = ([i for i in line[p::2] if i is not None] for p in (0, 1))
+        to = {i: max(odd, key=lambda j: cos[i][j]) for i in even}  # noqa: B023  (max returns at once)
+        edges = sorted(even, key=lambda i: -cos[i][to[i]])
+        count = sum(i is not None for i in line)
+        leave = edges[: min(count - im.num_keep, count // 2)]
+        joined |= {i: to[i] for i in leave}
+        stay = [i for i in (even if im.prefix else edges) if i not in leave]
+        line = stay + odd
 
     def end(i):
         return end(joined[i]) if i in joined else i
 
-    return left, [left.index(end(i)) for i in range(im.n)]
+    keep = sorted(line)
+    return keep, [keep.index(end(i)) for i in range(im.n)], [line.index(i) for i in keep]
 
 
 def outlier_factors(values, neighbours):
@@ -161,13 +170,27 @@ def local_outliers(values, neighbours):
     return sum(f > 1.5 for f in outlier_factors(values, neighbours)) if len(values) > 1 else 0
 
 
-def recovered(scores, im, neighbours=20):
-    like, order, rest = text_relevance(im), [], set(range(im.n))
-    for values in (scores, like, scores):
-        among = sorted(rest)
-        count = local_outliers([values[i] for i in among], neighbours)
-        order += ranked(values, among)[:count]
-        rest -= set(order)
+def similarity(im):
+    """Likeness to the prompt, not scaled to an image's range."""
+    if not im.text:
+        return [0.0] * im.n
+    like = [row[0] for row in cosines(im.joint, [mean_vector(im.text)])]
+    return [c / len(im.text[0]) ** 0.5 if max(like) - min(like) > 1e-6 else 0.0 for c in like]
+
+
+def recovered(scores, im, neighbours=20, centre_neighbours=10):
+    def share(values, near):
+        return local_outliers(values, near) / max(1, len(values))
+
+    first = ranked(scores)[: int(im.n * share(scores, neighbours))]
+    like = similarity(im)
+    lowered = [min(like) if i in first else x for i, x in enumerate(like)]
+    rest = [i for i in range(im.n) if i not in first]
+    second = ranked(lowered, rest)[: int(len(rest) * share(lowered, neighbours))]
+    rest = [i for i in rest if i not in second]
+    centres = ranked(scores, rest)[: int(len(rest) * share([scores[i] for i in rest], centre_neighbours))]
+    order = first + second + centres
     count = bounded(len(order), im)
-    order += ranked(scores, rest)
-    return sorted(order[:count])
+    order += ranked(scores, set(range(im.n)) - set(order))
+    keep = sorted(order[:count])
+    return keep, [keep.index(i) if i in centres and i in keep else -1 for i in range(im.n)]

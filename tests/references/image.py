@@ -1,6 +1,6 @@
 """One image as plain lists of Python floats, and the arithmetic that the references share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, fsum, inf, sqrt
 
@@ -21,16 +21,21 @@ class Image:
     pooled: bool
     layer: int
     place: list  # [N]
+    order: list | None  # [N]
     sizes: list  # [N]
     prefix: int
     patches: int
     query: list | None  # [H][P + N·M][d]
     key: list | None
     value: list | None
+    next_query: list | None
+    next_key: list | None
     seen: dict  # [N] by layer
     text: list | None  # [T][D'] without padding
     joint: list | None  # [N][D'] content in the space of the text
+    at_output: bool
     groups: list | None  # [N]
+    group_weights: list | None  # [N]
 
     @cached_property
     def n(self):
@@ -40,6 +45,11 @@ class Image:
     def cos(self):
         """Cosines of all tokens with all, [N][N]."""
         return cosines(self.states)
+
+    @cached_property
+    def projected_cos(self):
+        """The same of tokens as the language model reads them, where it reads them next."""
+        return self.cos if self.joint is None or not self.at_output else cosines(self.joint)
 
     @cached_property
     def key_cos(self):
@@ -54,6 +64,12 @@ class Image:
     def attention(self):
         """softmax(QKᵀ/√d) of all tokens with all, prefix included, [H][P + N·M][P + N·M]."""
         return attention(self)
+
+    @cached_property
+    def next_as_one_head(self):
+        """This image with the next layer's queries and keys, all heads side by side."""
+        query, key = (self.next_query, self.next_key) if self.next_query else (self.query, self.key)
+        return replace(self, query=[side_by_side(query)], key=[side_by_side(key)])
 
     def having(self, **changes):
         """This image with other fields; what was worked out from its states stays."""
@@ -84,19 +100,28 @@ def image(tokens, b):
         states=plain(tokens.hidden_states, n),
         content=plain(content, n),
         **{name: getattr(tokens, name) for name in "num_keep grid share min_keep max_keep".split()},
-        **{name: getattr(tokens, name) for name in "remaining target layer pooled".split()},
+        **{name: getattr(tokens, name) for name in "remaining target layer pooled at_output".split()},
         place=list(range(n)) if tokens.positions is None else tokens.positions[b, :n].tolist(),
+        order=None if tokens.order is None else tokens.order[b, :n].tolist(),
         sizes=[1.0] * n if tokens.sizes is None else plain(tokens.sizes, n),
         prefix=prefix,
         patches=m,
         query=heads(tokens.full_query),
         key=heads(tokens.full_key),
         value=heads(tokens.full_value),
+        next_query=heads(tokens.next_query),
+        next_key=heads(tokens.next_key),
         seen={layer: plain(x, n) for layer, x in tokens.seen.items()},
         text=text,
         joint=None if tokens.project is None else plain(tokens.project(content), n),
         groups=None if tokens.groups is None else tokens.groups[b, :n].tolist(),
+        group_weights=plain(tokens.group_weights, n),
     )
+
+
+def side_by_side(heads):
+    """[H][L][d] as [L][H·d]."""
+    return [sum((head[i] for head in heads), []) for i in range(len(heads[0]))]
 
 
 def dot(a, b):

@@ -1,7 +1,8 @@
 """What becomes of one image: states [K][M·D], groups [N], sizes [K], and places kept [K] if not `keep`."""
 
-from math import fsum
+from math import fsum, sqrt
 
+from .greedy import similarity
 from .image import cosines, first_best, mean_vector, ranked, salience, softmax
 
 
@@ -71,14 +72,20 @@ def weighted_sum(im, weights):
 
 
 def knn_weighted(im, keep, neighbours=32):
-    a, cos = salience(im), im.key_cos
-    gone = [i for i in range(im.n) if i not in keep]
-    states = {}
-    for i in keep:
-        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
-        added = weighted_sum(im, [a[j] if j in near and j != i else 0.0 for j in range(im.n)])
-        states[i] = [x + y for x, y in zip(im.content[i], added, strict=True)]
-    places = sorted(keep)
+    a, cos = salience(im.next_as_one_head), im.next_as_one_head.key_cos
+    return with_rest(im, keep, {i: gathered(im, i, range(im.n), cos[i], neighbours) for i in keep}, a)
+
+
+def gathered(im, i, among, like, neighbours):
+    """A token and its nearest, weighted by attention."""
+    a = salience(im.next_as_one_head)
+    near = ranked(like, [j for j in among if j != i])[:neighbours]
+    added = weighted_sum(im, [a[j] if j in near else 0.0 for j in range(im.n)])
+    return [x + y for x, y in zip(im.content[i], added, strict=True)]
+
+
+def with_rest(im, keep, states, a):
+    gone, places = [i for i in range(im.n) if i not in keep], sorted(keep)
     if im.num_keep > 1 and gone:
         extra = ranked(a, gone)[0]
         states[extra] = weighted_sum(im, [a[j] if j in gone else 0.0 for j in range(im.n)])
@@ -89,19 +96,38 @@ def knn_weighted(im, keep, neighbours=32):
     return [states[i] for i in places], groups, None, places
 
 
+def centres(im, keep, neighbours=32, text_weight=50.0):
+    """All kept are centres unless the selector says which."""
+    a, cos, text = salience(im.next_as_one_head), im.next_as_one_head.key_cos, similarity(im)
+    own = [i for i in keep if im.groups is None or im.groups[i] >= 0]
+    rest = [i for i in range(im.n) if i not in keep or i in own]
+    states = {i: list(im.content[i]) for i in keep}
+    for i in own:
+        like = [c + text_weight * t for c, t in zip(cos[i], text, strict=True)]
+        states[i] = gathered(im, i, rest, like, neighbours)
+    return with_rest(im, keep, states, a)
+
+
 def propagate(im, keep, alpha=0.1, neighbours=8):
     _, rows, columns = im.grid
-    cos = im.cos
+    cos, edges = im.cos, []
     cells = [(p // columns // rows, p // columns % rows, p % columns) for p in im.place]
+    for i in range(im.n):
+        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
+        apart = [[abs(x - y) for x, y in zip(cells[i], cell, strict=True)] for cell in cells]
+        edges.append(
+            [
+                float(j != i and (j in near or (f == 0 and max(r, c) == 1)))
+                for j, (f, r, c) in enumerate(apart)
+            ]
+        )
+    degree = [fsum(own) for own in edges]
     states = []
     for i in keep:
-        near = ranked([c if j != i else -2.0 for j, c in enumerate(cos[i])])[:neighbours]
-        edges = []
-        for j in range(im.n):
-            f, r, c = (abs(x - y) for x, y in zip(cells[i], cells[j], strict=True))
-            edges.append(1.0 if j != i and (j in near or (f == 0 and max(r, c) == 1)) else 0.0)
-        total = fsum(edges)
-        passed = weighted_sum(im, [0.0 if j in keep or not total else e / total for j, e in enumerate(edges)])
+        shares = [
+            e / sqrt(degree[i] * degree[j]) if e and j not in keep else 0.0 for j, e in enumerate(edges[i])
+        ]
+        passed = weighted_sum(im, shares)
         states.append([x + alpha * y for x, y in zip(im.content[i], passed, strict=True)])
     return states, None, None, None
 

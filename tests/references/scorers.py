@@ -6,16 +6,22 @@ from math import ceil, floor, fsum, sqrt
 from .image import (
     by_token,
     cosines,
+    dot,
     mean,
     mean_vector,
     norm,
     received,
     salience,
+    softmax,
 )
 
 
 def cls_attention(im):
     return salience(im)
+
+
+def one_head_attention(im):
+    return salience(im.next_as_one_head)
 
 
 def equal(im):
@@ -28,11 +34,12 @@ def scaled(values):
 
 
 def of_layer(im, momentum=0.5):
-    values = [sum((head[i] for head in im.value), []) for i in range(len(im.value[0]))]  # heads side by side
-    size = by_token(im, [fsum(abs(x) for x in v) for v in values])
+    means = [mean_vector([head[i] for head in im.value]) for i in range(len(im.value[0]))]
+    size = by_token(im, [fsum(abs(x) for x in v) for v in means])
     share = salience(im)
     if im.prefix:
-        like = by_token(im, [max(0.0, c) for c in cosines([values[0]], values)[0]])
+        heads = [softmax([dot(head[0], v) for v in head]) for head in im.value]
+        like = by_token(im, [mean(column) for column in zip(*heads, strict=True)])
         share = [a + c for a, c in zip(scaled(share), scaled(like), strict=True)]
     return [a * v for a, v in zip(share, size, strict=True)]
 
@@ -45,10 +52,12 @@ def flow(im, momentum=0.5):
     return c
 
 
-def own_and_received(im):
-    table = im.attention
-    own = by_token(im, [mean(rows[i][i] for rows in table) for i in range(len(table[0]))])
-    return [a * r for a, r in zip(own, received(im), strict=True)]
+def own_and_received(im, over="max"):
+    of_heads, table = {"max": max, "mean": mean}[over], im.attention
+    every = range(len(table[0]))
+    own = by_token(im, [of_heads([rows[i][i] for rows in table]) for i in every])
+    column = by_token(im, [of_heads([fsum(rows[i][j] for i in every) for rows in table]) for j in every])
+    return [a * r for a, r in zip(own, column, strict=True)]
 
 
 def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
@@ -61,6 +70,10 @@ def pagerank(im, iterations=5, least_variance=0.01, most_variance=0.7):
     variances = [mean((x - mean(s)) ** 2 for x in s) for s in heads]
     telling = [s for s, v in zip(heads, variances, strict=True) if least_variance <= v <= most_variance]
     return [sqrt(mean(x * x for x in column)) for column in zip(*(telling or heads), strict=True)]
+
+
+def key_size(im):
+    return by_token(im, [fsum(abs(x) for head in im.key for x in head[i]) for i in range(len(im.key[0]))])
 
 
 def qk_norm(im, of="k", order="largest"):

@@ -51,6 +51,17 @@ def iqr(scores, im, whisker=1.5):
     return best_bounded(scores, sum(s > q3 + whisker * (q3 - q1) for s in scores), im)
 
 
+def iqr_and_stride(scores, im, whisker=1.5):
+    q1, q3 = quantile(scores, 0.25), quantile(scores, 0.75)
+    order = ranked(scores, [i for i in range(im.n) if scores[i] > q3 + whisker * (q3 - q1)])
+    step = int(int(1 / (max(1, len(order)) / im.n)) / 3)
+    spaced = [i for i in range(0, im.n - 1, max(1, step)) if i not in order]
+    count = bounded(len(order) + len(spaced), im)
+    order += ranked(scores, spaced)
+    order += ranked(scores, set(range(im.n)) - set(order))
+    return sorted(order[:count])
+
+
 def entropy(scores, im):
     share = salience(im)
     share = [a / fsum(share) for a in share]
@@ -99,25 +110,34 @@ def anchors_buffers(scores, im, alpha=0.1, anchor_depth=None):
 
 def crop_quota(scores, im, crops=4, power=1.0):
     _, rows, columns = im.grid
-    cos = im.cos
     crop = []
     for p in im.place:
         frame, row, column = p // (rows * columns), p // columns % rows, p % columns
         crop.append((frame, row * crops // rows, column * crops // columns))
     members = {c: [i for i in range(im.n) if crop[i] == c] for c in sorted(set(crop))}
-    spread = []
-    for i in range(im.n):
-        own = [cos[i][j] for j in members[crop[i]]]
-        spread.append(mean((c - mean(own)) ** 2 for c in own))
-    gamma = mean(map(abs, scores)) / mean(spread) if fsum(spread) else 0.0
-    h = [a + gamma * v for a, v in zip(scores, spread, strict=True)]
-    claims = []
-    for own in members.values():
-        quota = max(1e-12, mean(h[i] for i in own)) ** power
-        for r, i in enumerate(ranked(h, own)):
-            first = r == 0 and im.num_keep >= len(members)
-            claims.append((not first, -quota / (2 * r + 1), i))
-    return sorted(i for *_, i in sorted(claims)[: im.num_keep])
+    best, weight, least = {}, {}, 1e-6 * mean(map(abs, scores)) + 1e-12
+    for c, own in members.items():
+        spread = {i: spread_in(im.projected_cos, i, own) for i in own}
+        gamma = mean(abs(scores[i]) for i in own) / max(mean(spread.values()), 1e-12)
+        h = {i: scores[i] + gamma * spread[i] for i in own}
+        best[c], weight[c] = ranked(h, own), max(least, mean(h.values())) ** power
+    share = {c: round(w / fsum(weight.values()), 6) for c, w in weight.items()}
+    count = {c: floor((share[c] + 1e-6) * im.num_keep) for c in members}
+    kept = [i for c in members for i in best[c][: count[c]]]
+    turn = 1
+    while len(kept) < im.num_keep:
+        more = [(-share[c], best[c][r]) for c in members if (r := count[c] + turn - 1) < len(best[c])]
+        kept += [i for _, i in sorted(more)][: im.num_keep - len(kept)]
+        turn += 1
+    return sorted(kept)
+
+
+def spread_in(cos, i, own):
+    """Variance of the cosines of a token with its crop, its own entry 0 and the divisor one less."""
+    row = [cos[i][j] if j != i else 0.0 for j in own]
+    others = max(1, len(own) - 1)
+    average = fsum(row) / others
+    return fsum((c - average) ** 2 for c in row) / others if len(own) > 1 else 0.0
 
 
 def unlike_ranked(scores, im, by_score=0.5):
@@ -135,20 +155,21 @@ def unlike_ranked(scores, im, by_score=0.5):
 
 def pivots(scores, im, pivots=8):
     chosen = ranked(scores)[: max(1, min(pivots, im.num_keep // 2))]
-    cos = im.cos
-    like = [max(cos[i][j] for j in chosen) for i in range(im.n)]
-    rest = sorted(set(range(im.n)) - set(chosen), key=lambda i: (like[i], i))
-    return sorted((chosen + rest)[: im.num_keep])
+    cos, keep = im.cos, list(chosen)
+    for turn, pivot in enumerate(chosen):
+        share = [r for r in range(im.num_keep - len(chosen)) if r % len(chosen) == turn]
+        rest = set(range(im.n)) - set(keep)
+        keep += sorted(rest, key=lambda i: (cos[pivot][i], i))[: len(share)]
+    return sorted(keep)
 
 
 def important_plus_diverse(scores, im, share=0.5, step=8):
-    important = ranked(scores)[: round(im.num_keep * share)]
-    rest = [i for i in range(im.n) if i not in important]
+    count = floor(im.num_keep * share)
+    important, rest = ranked(scores)[:count], ranked(scores)[count:]
     cos = im.cos
     while len(rest) > im.num_keep - len(important):
         even, odd = rest[::2], rest[1::2]
         like = {i: max((cos[i][j] for j in odd), default=0.0) for i in even}
-        gone = sorted(even, key=lambda i: (-like[i], i))
-        gone = gone[: min(step, len(rest) - im.num_keep + len(important))]
-        rest = [i for i in rest if i not in gone]
-    return sorted(important + rest)
+        leave = min(step, len(rest) - im.num_keep + count, len(even))
+        rest = sorted(even, key=lambda i: (-like[i], rest.index(i)))[leave:] + odd  # noqa: B023
+    return sorted(important + rest[: im.num_keep - count])

@@ -5,4 +5,4 @@ from ...pruning.registry import Table
 MERGERS = Table("merger")
 register_merger = MERGERS.register
 
-from . import absorb, drop, knn_weighted  # noqa: E402, F401  (each adds its row)
+from . import absorb, drop, knn_weighted, weighted_mean  # noqa: E402, F401  (each adds its row)

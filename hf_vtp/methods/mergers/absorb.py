@@ -7,7 +7,9 @@ from . import register_merger
 from .lloyd import lloyd
 
 
-@register_merger("absorb", weighs=True, paper="this project; weights after ToMe (arXiv:2210.09461)")
+@register_merger(
+    "absorb", weighs=True, averages=True, paper="this project; weights after ToMe (arXiv:2210.09461)"
+)
 def absorb(tokens: VisionTokens, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A kept token becomes the mean of all tokens that resemble it most, and carries their number.
 

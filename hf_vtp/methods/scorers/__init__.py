@@ -8,4 +8,14 @@ SCORERS = Table("scorer")
 register_scorer = SCORERS.register
 Order = Literal["largest", "smallest"]  # which end of a score stays, where precedents disagree
 
-from . import cls_attention, equal, qk_norm, received_attention, text_relevance, token_norm  # noqa: E402, F401
+from . import (  # noqa: E402, F401  (each adds its row)
+    cls_attention,
+    equal,
+    importance,
+    linear_probe,
+    one_head_attention,
+    qk_norm,
+    received_attention,
+    text_relevance,
+    token_norm,
+)

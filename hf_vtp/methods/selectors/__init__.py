@@ -5,4 +5,4 @@ from ...pruning.registry import Table
 SELECTORS = Table("selector")
 register_selector = SELECTORS.register
 
-from . import grid_union, mass, nms, stratified, top_k  # noqa: E402, F401  (each adds its row)
+from . import grid_union, mass, nms, spread, stratified, top_k, ward  # noqa: E402, F401  (each adds its row)

@@ -11,7 +11,9 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ...config import VTPConfig
 from ...methods import list_methods
+from ...methods.layers import default_layers
 from ...methods.table import METHODS
+from ...pruning.registry import OF_LAYERS
 from ...pruning.stage import limit, needs, observe, prune, watched
 from ...pruning.tokens import VisionTokens, num_keep
 from .cli import UsageError
@@ -20,6 +22,7 @@ from .report import Column, number
 from .timing import interleave, summary, synchronizer
 
 HEADS, WIDTH, LAYERS, WORDS = 16, 1024, 24, 32  # of CLIP ViT-L/14; text tokens of a prompt
+LANGUAGE_WIDTH = 4096  # of LLaVA-1.5-7B
 TOWER = "tower"
 
 
@@ -61,11 +64,13 @@ def random_tokens(
 
     wanted = needs(config)
     heads = (batch, HEADS, 1 + num_tokens, WIDTH // HEADS)
-    states = {"full_query": normal(*heads), "full_key": normal(*heads)} if wanted else {}
+    states = {"full_query": normal(*heads), "full_key": normal(*heads)} if wanted & OF_LAYERS else {}
     text = {}
     if "text" in wanted:
         valid = torch.ones(batch, WORDS, dtype=torch.bool, device=device)
-        text = {"text": normal(batch, WORDS, WIDTH), "text_valid": valid, "project": lambda x: x}
+        text = {"text": normal(batch, WORDS, LANGUAGE_WIDTH), "text_valid": valid}
+    if wanted & {"text", "projected"}:
+        text["project"] = projector(dtype, device)
     layer = LAYERS // 2
     tokens = VisionTokens(
         hidden_states=normal(batch, num_tokens, WIDTH),
@@ -81,6 +86,13 @@ def random_tokens(
         **text,
     )
     return tokens
+
+
+def projector(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    """A projector as large as LLaVA-1.5-7B's, with weights that nobody set."""
+    widths = [(WIDTH, LANGUAGE_WIDTH), (LANGUAGE_WIDTH, LANGUAGE_WIDTH)]
+    first, second = (torch.nn.Linear(*width, device=device, dtype=dtype) for width in widths)
+    return torch.nn.Sequential(first, torch.nn.GELU(), second).requires_grad_(False)
 
 
 def one_stage(tokens: VisionTokens, config: VTPConfig) -> None:
@@ -155,6 +167,6 @@ def measure(
 
 
 def stages(method: str) -> int:
-    """At how many layers of a CLIP ViT-L/14 the method acts by default."""
-    layers = METHODS[method].layers
+    """After how many layers of a CLIP ViT-L/14 the method acts by default; 1 for one that acts after them."""
+    layers = METHODS[method].layers or default_layers
     return len(layers(LAYERS)) if callable(layers) else 1

@@ -119,6 +119,7 @@ CLIP_COLUMNS: tuple[Column, ...] = (
     LAYER,
     TOKENS,
     ("top-1", measured("top_1", 4)),
+    ("agreement with the unpruned", measured("agreement", 4)),
     ("image-to-text recall@1", measured("i2t_recall_at_1", 4)),
     ("text-to-image recall@1", measured("t2i_recall_at_1", 4)),
     ("cosine mean", measured("cosine_mean", 4)),

@@ -14,8 +14,9 @@ COMMANDS = {  # a module is imported when its command is run: to list them needs
     "bench-methods": "what each method costs by itself",
     "bench-weighted": "what size-weighted attention costs",
     "bench-suite": "the benchmarks at the published sizes, one after the other",
-    "eval-clip": "what pruning costs a CLIP: zero-shot accuracy, retrieval, cosine",
+    "eval-clip": "what pruning costs a classifier or a CLIP: accuracy, agreement, retrieval, cosine",
     "eval-vlm": "what it costs a vision-language model: answers to questions",
+    "leaderboard": "every method on every model of a file, as a page with its picture",
     "tune": "find the fastest pruning that keeps the quality you name, on pictures without labels",
     "visualize": "draw which patches of your pictures stay",
     "demo": "a page to try pruning on, in a browser on this machine",
@@ -27,6 +28,7 @@ COMMANDS = {  # a module is imported when its command is run: to list them needs
     "make-caption-data": "pictures with captions in a JSON file, as a dataset",
     "train-testbed": "train one of the small models that the tests prune, or one that captions",
 }
+ALIASES = {"eval": "eval-clip"}
 LOUD = ("torchao", "torch.utils._pytree")  # where torchao is installed Transformers imports it, and it logs
 
 
@@ -39,11 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     if name == "--version":
         print(f"hf-vtp {__version__}")
         return 0
-    if name not in COMMANDS:
+    command = ALIASES.get(name, name)
+    if command not in COMMANDS:
         print(f"hf-vtp: unknown command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv = [f"hf-vtp {name}", *rest]  # what errors, usage and results call this command
-    return run(name)
+    return run(command)
 
 
 def run(name: str, *defaults: str) -> int:
@@ -61,4 +64,6 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
     usage = "usage: hf-vtp COMMAND [OPTION ...]"
-    return "\n".join([usage, "", *lines, "", "hf-vtp COMMAND --help lists the options of one of them."])
+    last = [f"hf-vtp {short} is hf-vtp {name}." for short, name in ALIASES.items()]
+    last.append("hf-vtp COMMAND --help lists the options of one of them.")
+    return "\n".join([usage, "", *lines, "", *last])

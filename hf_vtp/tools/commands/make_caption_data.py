@@ -1,4 +1,4 @@
-"""Save captioned pictures as a dataset, for `train-testbed captions` and eval-vlm.
+"""Save captioned pictures as a dataset to train on and to measure with.
 
 --captions is a JSON file: for each split, such as train and dev, a list of {"file": …, "captions": […]}. The
 pictures lie beside it, in SPLIT_images.zip or as files. --out gets a Parquet file for each split, which

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from ...families.table import find_tower, tower_row
 from ...pruning.tokens import num_keep
 from ..bench.cli import UsageError, first_sentence
 from ..cases import pruned_as
+from ..classifiers import classifies, classify
 from ..prompts import on_device
 from ..towers import LoadedTower
 from .cases import DOWNSAMPLE, Case
@@ -33,6 +35,10 @@ class VisionSide:
     @property
     def model(self) -> nn.Module:
         return self.tower.model
+
+    @property
+    def classifies(self) -> bool:
+        return classifies(self.model)
 
     @property
     def any_number(self) -> bool:
@@ -78,22 +84,31 @@ class VisionSide:
         grids = tower_row(tower).grids(tower, inputs)
         return [frames * rows * columns for frames, rows, columns in grids]
 
-    def forward(self, case: Case, inputs: Inputs) -> Tensor:
-        """Image embeddings [B, D] of the model as it is now."""
-        share = self.share(case)
+    def forward(self, case: Case, inputs: Inputs, call: Callable | None = None):
+        """Image embeddings [B, D] of the model as it is now, or what `call` makes of its inputs."""
+        share, call = self.share(case), call or self.tower.embed
         if share is None or self.any_number:
-            return self.tower.embed(inputs[share])
+            return call(inputs[share])
         with any_size(self.model):
-            return self.tower.embed(inputs[share])
+            return call(inputs[share])
 
     def embed(self, case: Case, inputs: Inputs) -> tuple[Tensor, list[int]]:
         """Image embeddings [B, D] in float32 on the CPU, and the number of tokens kept of each image.
 
         Raises UsageError for images that the unpruned model does not take.
         """
+        (embeds,), kept = self._run(case, inputs, lambda own: [self.tower.embed(own)])
+        return embeds, kept
+
+    def classify(self, case: Case, inputs: Inputs) -> tuple[Tensor, Tensor, list[int]]:
+        """The same of a classifier: what its head reads of each image [B, D], logits [B, C], tokens kept."""
+        (pooled, logits), kept = self._run(case, inputs, partial(classify, self.model))
+        return pooled, logits, kept
+
+    def _run(self, case: Case, inputs: Inputs, call: Callable) -> tuple[list[Tensor], list[int]]:
         with pruned_as(self.model, case.config) as model:
             try:
-                embeds = self.forward(case, inputs).float().cpu()
+                made = [x.float().cpu() for x in self.forward(case, inputs, call)]
             except torch.OutOfMemoryError:
                 raise
             except (ValueError, RuntimeError) as error:
@@ -103,4 +118,4 @@ class VisionSide:
                     f"the model does not take what the image processor makes: {first_sentence(error)}"
                 ) from None
             kept = vtp_stats(model).num_kept if case.config else self.num_tokens(inputs[self.share(case)])
-        return embeds, list(kept)
+        return made, list(kept)

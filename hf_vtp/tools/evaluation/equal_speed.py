@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from .cases import BASELINES, DOWNSAMPLE, UNPRUNED
+from .cases import BASELINES, DOWNSAMPLE, UNPRUNED, amount
 from .pareto import frontier
 
 ROUNDS = 10  # timed batches of a row from which on its throughput is worth comparing at
@@ -33,7 +33,8 @@ def at_equal_throughput(rows: Sequence[dict], metrics: Sequence[str], speed: str
                     if row["method"] != method and row[speed] <= throughput[-1]:
                         value = float(np.interp(row[speed], throughput, quality))
                         pair = {"metric": metric, "layer": layer, "method": method, "other": row["method"]}
-                        pair |= {"other_keep_ratio": row["keep_ratio"], speed: row[speed]}
+                        pair |= {f"other_{key}": row[key] for key in ("flops", "keep_ratio") if key in row}
+                        pair |= {speed: row[speed]}
                         pair |= {"speedup": row["speedup"], "value": value, "other_value": row[metric]}
                         found.append({**pair, "difference": value - row[metric]})
     return found
@@ -48,7 +49,7 @@ def words(compared: Sequence[dict], rows: Sequence[dict]) -> list[str]:
         own = [row for row in compared if (row["method"], row["layer"]) == (method, layer)]
         for other in dict.fromkeys(row["other"] for row in own):
             cells = [
-                f"keep {row['other_keep_ratio']:g} ({row['speedup']:.2f}x): {row['difference']:+.4f}"
+                f"{amount(row, 'other_')} ({row['speedup']:.2f}x): {row['difference']:+.4f}"
                 for row in own
                 if row["other"] == other
             ]

@@ -14,6 +14,7 @@ from PIL import Image
 from ..bench.cli import UsageError
 from ..bench.decode import BROKEN, upright_rgb
 from ..bench.image_dataset import image_column, load_split, open_image, undecoded
+from .archive import open_archive
 
 CAPTIONS = ("captions", "caption", "text", "sentences")  # columns of these names hold captions
 EVERYTHING = 1 << 62  # more rows than any dataset has
@@ -32,7 +33,10 @@ class Item:
 
 @dataclass
 class ImageData:
-    """A stream of images that can be read again; `classes` is empty without labels."""
+    """A stream of images that can be read again; `classes` is empty without labels.
+
+    `named` says whether the names of the classes are the dataset's own, or given for it.
+    """
 
     source: str
     rows: object  # a dataset of `datasets` whose images are bytes
@@ -41,6 +45,7 @@ class ImageData:
     label: str | None
     captions: str | None
     classes: list[str]
+    named: bool = True
 
     def num_batches(self, size: int) -> int | None:
         """The number of batches; None where the stream does not give its length."""
@@ -70,28 +75,33 @@ def open_images(
     label: str | None = None,
     captions: str | None = None,
     classes: list[str] | None = None,
+    unnamed: list[str] | None = None,
 ) -> ImageData:
-    """The images of a folder (imagefolder, parquet, arrow), a file or a name on the Hub.
+    """The images of a folder (imagefolder, parquet, arrow, or see open_archive), a file or a name on the Hub.
 
     Columns are found by their kind or name unless named here; `classes` are the names of labels that are
-    numbers without any. Raises UsageError for what cannot be read, or has no such column.
+    numbers, `unnamed` those to take where the dataset has none. Raises UsageError for what cannot be read, or
+    has no such column.
     """
     path = Path(os.path.expanduser(source))
     if not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
         raise UsageError(
             f"there is no folder {source}; give a folder, a file or a dataset's name with --data"
         )
-    loaded = undecoded(load_split(source, path, split))
+    loaded, names = open_archive(path) or (undecoded(load_split(source, path, split)), None)
     image, first = image_column(loaded, source)
     for asked in filter(None, (label, captions)):
         if asked not in first:
             raise UsageError(f"{source} has no column {asked!r}; choose from {', '.join(first)}")
-    names = getattr((loaded.features or {}).get(label or _labelled(loaded)), "names", None)
+    names = names or getattr((loaded.features or {}).get(label or _labelled(loaded)), "names", None)
     label = label or _labelled(loaded) or _named(first, LABELS, int | str)
     captions = captions or _named(first, CAPTIONS, str | list)
     data = ImageData(source, loaded, limit, image, label, captions, list(classes or names or []))
     if label is not None and not data.classes:
-        data.classes = _classes(data, first)
+        if unnamed and not isinstance(first[label], str):
+            data.classes, data.named = list(unnamed), False
+        else:
+            data.classes = _classes(data, first)
     return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..bench.cli import replacing
-from .cases import DOWNSAMPLE, UNPRUNED
+from .cases import DOWNSAMPLE, UNPRUNED, amount
 
 AGAINST = {
     "kept_tokens": "image tokens kept",
@@ -69,7 +69,7 @@ def _panel(axes, rows: list[dict], metric: str, x: str) -> None:
         ends = [row for row in (own[0], own[-1]) if row["keep_ratio"] is not None]
         for row in ends if rising else ():  # the other panel's axis tells the ratio
             at = (row[x], row[metric])
-            axes.annotate(f"{row['keep_ratio']:g}", at, (3, 3), textcoords="offset points", fontsize=6)
+            axes.annotate(amount(row).split()[-1], at, (3, 3), textcoords="offset points", fontsize=6)
     axes.set_xlabel(AGAINST[x])
     if not rising:
         axes.invert_xaxis()  # to the right is cheaper in both panels

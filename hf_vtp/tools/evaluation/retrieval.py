@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ... import metrics
+from ...metrics import load as load_metric
 
+load = cache(load_metric)  # it takes a while, and a table has many rows
 RECALL_AT = (1, 5, 10)
+RANKS = (1, 5)  # of accuracies
 BLOCK = 1024  # rows of similarities at a time
 
 
@@ -22,16 +26,19 @@ def ranked(queries: Tensor, targets: Tensor, count: int) -> list[list[int]]:
 
 def zero_shot(images: Tensor, classes: Tensor, labels: list[int]) -> tuple[dict, dict]:
     """Top-1 and top-5 accuracy of image embeddings [n, D]: the numbers, and those of every item."""
-    k = tuple(n for n in (1, 5) if n < len(classes) or n == 1)  # of five classes, the top five are all
-    result = metrics.load("top_k_accuracy").compute(
-        predictions=ranked(images, classes, max(k)), references=labels, k=k, items=True
-    )
+    return top_k(ranked(images, classes, max(RANKS)), labels, len(classes))
+
+
+def top_k(predictions: list[list[int]], labels: list[int], num_classes: int) -> tuple[dict, dict]:
+    """The same of ranked classes, best first."""
+    k = tuple(n for n in RANKS if n < num_classes or n == 1)  # of five classes, the top five are all
+    result = load("top_k_accuracy").compute(predictions=predictions, references=labels, k=k, items=True)
     return split_items(result)
 
 
 def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict, dict]:
     """Recall both ways; `owner[j]` is the image of caption j. An image scores the mean of its captions."""
-    metric, result, items = metrics.load("recall_at_k"), {}, {}
+    metric, result, items = load("recall_at_k"), {}, {}
     own: list[list[int]] = [[] for _ in images]
     for caption, image in enumerate(owner):
         own[image].append(caption)
@@ -52,8 +59,14 @@ def retrieval(images: Tensor, captions: Tensor, owner: list[int]) -> tuple[dict,
 def cosine(images: Tensor, reference: Tensor) -> tuple[dict, dict]:
     """Mean, p5 and minimum of the cosine with the unpruned embeddings."""
     embeds = {"predictions": images.numpy(), "references": reference.numpy()}
-    result, items = split_items(metrics.load("embedding_cosine").compute(**embeds, items=True))
+    result, items = split_items(load("embedding_cosine").compute(**embeds, items=True))
     return result, {"cosine_mean": items["cosine"]}
+
+
+def cosines(items: list[float]) -> tuple[dict, dict]:
+    """The same of cosines that are known."""
+    low = {"cosine_p5": float(np.percentile(items, 5)), "cosine_min": min(items)}
+    return {"cosine_mean": float(np.mean(items)), **low}, {"cosine_mean": items}
 
 
 def split_items(result: dict) -> tuple[dict, dict]:

@@ -49,10 +49,9 @@ def make_rows(
 
     `found` is by the case's name, `work` by row; `accuracies` are the metrics to compute lossyness of.
     """
-    rows, unpruned = [], None
+    rows, unpruned, lossyness = [], None, metrics.load("lossyness")  # once: it takes a while
     for key, same in by_row(cases).items():
-        row = dict(zip(("method", "keep_ratio", "layer"), key, strict=True))
-        row |= {"num_seeds": len(same), **work[key]}
+        row = {**same[0].columns, "num_seeds": len(same), **work[key]}
         qualities = [found[case.name] for case in same]
         row["kept_tokens"] = mean_count([n for q in qualities for n in q.kept])
         for name in qualities[0].values:
@@ -65,8 +64,10 @@ def make_rows(
         unpruned = items if unpruned is None else unpruned
         for name in accuracies:
             scores = {"predictions": items[name], "references": unpruned[name]}
-            row[f"{name}_lossyness"] = metrics.load("lossyness").compute(**scores)["lossyness"]
+            row[f"{name}_lossyness"] = lossyness.compute(**scores)["lossyness"]
         rows.append(row)
+    if any("flops" in row for row in rows):
+        rows = [{"flops": None, **row} for row in rows]
     return rows
 
 

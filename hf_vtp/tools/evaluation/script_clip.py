@@ -1,7 +1,8 @@
-"""eval-clip from its arguments to its result."""
+"""eval-clip from its arguments to its result: models that compare images with texts, and classifiers."""
 
 from __future__ import annotations
 
+import argparse
 from itertools import islice
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from PIL import Image
 from ..bench import cli
 from ..bench.cli import UsageError
 from ..cases import refuse_impossible
-from ..towers import load_embedder, processor_of
+from ..classifiers import classifier_class, label_names
+from ..models import load_config
+from ..towers import INSTEAD, load_embedder, processor_of
 from . import retrieval
 from .cases import Case
 from .clip import VisionSide
-from .embed import embed_all, score
+from .embed import embed_all, score, score_classifier
+from .flop_cases import at_equal_flops
 from .items import EVERYTHING, ImageData, decoded, open_images
+from .labels import BY_NUMBER, match_labels
 from .rows import Quality, mean_count
 from .script import Run, columns, parser
 from .texts import TextEncoder
@@ -28,8 +33,10 @@ PROMPTS = ("a photo of a {}.",)
 
 
 def options(doc: str):
-    p = parser(doc)
-    p.add_argument("--data", required=True, help="a folder, file or dataset of images, labelled or captioned")
+    p = parser(doc, flops=True)
+    p.epilog = doc.partition("\n")[2].strip("\n")
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
+    p.add_argument("--data", required=True, help="a folder, file or dataset of images; see below")
     p.add_argument("--num-images", type=cli.count, default=EVERYTHING, help="the first so many; default: all")
     p.add_argument("--label-column", help="default: the one of class labels")
     p.add_argument("--caption-column", help="default: captions, caption, text or sentences")
@@ -50,6 +57,8 @@ def evaluate(run: Run) -> None:
     if any("{}" not in prompt for prompt in prompts):
         raise UsageError("every line of --prompts needs {} where the class goes")
     dtype = cli.DTYPES[run.dtype]
+    config = load_config(args.model, args.weights, INSTEAD)
+    known = label_names(config) if classifier_class(config) else None
     data = processes.agree(
         lambda: open_images(
             args.data,
@@ -58,15 +67,30 @@ def evaluate(run: Run) -> None:
             args.label_column,
             args.caption_column,
             lines(args.classes, "--classes"),
+            known,
         )
     )
+    matched, how = None, None
+    if known and data.label:
+        matched, how = processes.agree(lambda: match(data, known))
     tower = load_embedder(args.model, args.weights, dtype, run.device)
     refuse_impossible(tower.model, [case.config for case in run.cases])
     vision = VisionSide(tower, processor_of(args.model, args.weights, tower.model.config))
     run.without_smaller(vision.takes)
-    wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
+    if run.flops:
+        images = processes.agree(lambda: first_images(run, data))
+        run.cases = at_equal_flops(vision, run.cases, images)
+    if known:
+        wanted = ["classification"]
+    else:
+        wanted = (["zero-shot"] if data.label else []) + (["retrieval"] if data.captions else [])
     skipped, count = [], 0
-    if run.trained:
+    if run.trained and known:
+        done, skipped = embed_all(run, vision, None, data)
+        count = len(done)
+        right = matched and [matched[one.label] for one in done]
+        found = processes.on_main(lambda: score_classifier(run.cases, done, right, len(known)))
+    elif run.trained:
         text = TextEncoder(args.model, run.device, dtype) if wanted else None
         classes = text.classes(data.classes, prompts) if data.label else None
         done, skipped = embed_all(run, vision, text, data)
@@ -78,7 +102,7 @@ def evaluate(run: Run) -> None:
     if not processes.main:
         return
     there = found[run.cases[0].name].values
-    accuracies = [name for name in ("top_1", "top_5", *RECALLS) if name in there]
+    accuracies = [name for name in ("top_1", "top_5", "agreement", *RECALLS) if name in there]
     compared = accuracies or [name for name in COSINES[:1] if name in there]
     about = {
         "evaluation": "clip",
@@ -87,14 +111,22 @@ def evaluate(run: Run) -> None:
         "tasks": wanted,
         "num_items": count,
         "num_skipped": len(skipped),
-        "num_classes": len(data.classes),
-        "prompts": prompts if data.label else [],
+        "num_classes": len(known or data.classes),
+        "labels": how,
+        "prompts": prompts if data.label and not known else [],
         "batch_size": args.batch_size,
     }
     further = [name for name in COSINES if name not in compared]
-    table = columns(compared, "image", further)
+    table = columns(compared, "image", further, bool(run.flops))
     also = [name for name in COSINES[:1] if name not in compared]
     run.finish(about, found, work, compared, table, "images_per_s", also)
+
+
+def match(data: ImageData, known: list[str]) -> tuple[list[int], str]:
+    """For each class of the data the label of a classifier that knows `known`, and how it was found."""
+    if not data.named:
+        return list(range(len(known))), BY_NUMBER
+    return match_labels(data.classes, known, data.source)
 
 
 def untrained(run: Run, vision: VisionSide, data: ImageData) -> dict[str, Quality]:

@@ -78,7 +78,7 @@ pruning apart. It knows nothing else. {ABOUT[result["testbed"]]}
 {_table(evaluation["rows"])}
 
 Measured on {evaluation["num"]:,} fresh scenes (seed {evaluation["seed"]}) over photographs that are not in
-training; pruned rows use `apply_vtp(model, method="random", keep_ratio=...)` at the library's default layer.
+training; pruned rows use `apply_vtp(model, method="random", keep_ratio=...)` at the default layers of then.
 A task near its chance level was not learned and says nothing about a method.
 
 - Command: `{result["command"]}`
