@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ... import metrics
 from ...environment import environment
-from ..bench.cli import replacing
 from ..evaluation.cases import Case
-from ..evaluation.items import decoded
 from ..evaluation.vlm import Answerer
 from ..models import Loaded
 from ..prompts import Prompts
-from .caption_data import HELD_OUT, PICTURES, open_split
+from .caption_data import HELD_OUT, captioned_batches, open_split
 from .captioner import LONGEST
-from .card import CARD, RESULTS
+from .card import write_files
 
 QUESTION = "Describe the image."  # its template puts the same token for whatever is asked
 
@@ -27,23 +22,11 @@ def measure(captioner: Loaded, source: str, num: int) -> dict:
     answerer = Answerer(captioner.model, Prompts(captioner.model, captioner.processor), LONGEST + 1)
     data = open_split(source, HELD_OUT)
     data.limit = num
-    images, predictions, references = [], [], []
-
-    def describe() -> None:
+    predictions, references = [], []
+    for images, captions in captioned_batches(data, "evaluate"):
         inputs, counts = answerer.inputs(images, [QUESTION] * len(images), Case())
-        predictions.extend(answerer(Case(), inputs, counts)[0])
-        images.clear()
-
-    for item in tqdm(data, desc="evaluate", disable=None):
-        image = decoded(item)
-        if image is None or not item.captions:
-            continue
-        images.append(image)
-        references.append(list(item.captions))
-        if len(images) == PICTURES:
-            describe()
-    if images:
-        describe()
+        predictions += answerer(Case(), inputs, counts)[0]
+        references += captions
     found = metrics.load("cider").compute(predictions=predictions, references=references)
     pairs = zip(predictions[:3], references, strict=False)
     examples = [{"caption": text, "reference": right[0]} for text, right in pairs]
@@ -51,7 +34,7 @@ def measure(captioner: Loaded, source: str, num: int) -> dict:
 
 
 def write(folder: Path, captioner: Loaded, run: dict, evaluation: dict) -> dict:
-    """Write RESULTS and CARD, with `run`, how the model was trained; returns the contents of RESULTS."""
+    """Write the results and the card, with `run`, how the model was trained; returns the results."""
     result = {
         "testbed": "captions",
         "class": type(captioner.model).__name__,
@@ -60,9 +43,7 @@ def write(folder: Path, captioner: Loaded, run: dict, evaluation: dict) -> dict:
         "evaluation": evaluation,
         "environment": environment(captioner.model.device),
     }
-    for name, text in ((RESULTS, json.dumps(result, indent=1) + "\n"), (CARD, card(result))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_files(folder, result, card(result))
     return result
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from ..bench.cli import UsageError, replacing
@@ -66,28 +68,32 @@ def read_captioned(source: str, splits: tuple[str, ...], tower: Loaded, folder: 
 @torch.inference_mode()
 def _write(data, tower: Loaded, path: Path, name: str) -> tuple[list[list[str]], list[int]]:
     """Write what a LLaVA reads of every picture; returns the captions and [pictures, tokens, width]."""
-    captions, images, shape = [], [], []
+    captions, shape = [], []
     encoder = tower.model.base_model
-
-    def encode(file) -> None:
-        pixels = image_inputs(tower.model, tower.processor, images)["pixel_values"]
-        states = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[LAYER]
-        found = states[:, 1:].to("cpu", torch.float16)  # without [CLS]
-        shape[:] = found.shape[1:]
-        file.write(found.numpy().tobytes())
-        images.clear()
-
     with replacing(path) as temporary, temporary.open("wb") as file:
-        for item in tqdm(data, desc=f"features of {name}", disable=None):
-            image = decoded(item)
-            if image is None or not item.captions:
-                continue
-            images.append(image)
-            captions.append(list(item.captions))
-            if len(images) == PICTURES:
-                encode(file)
-        if images:
-            encode(file)
+        for images, own in captioned_batches(data, f"features of {name}"):
+            pixels = image_inputs(tower.model, tower.processor, images)["pixel_values"]
+            states = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[LAYER]
+            found = states[:, 1:].to("cpu", torch.float16)  # without [CLS]
+            shape = found.shape[1:]
+            file.write(found.numpy().tobytes())
+            captions += own
         if not captions:
             raise UsageError(f"{data.source} has no captioned picture that can be read")
     return captions, [len(captions), *shape]
+
+
+def captioned_batches(data, what: str) -> Iterator[tuple[list[Image.Image], list[list[str]]]]:
+    """PICTURES at a time of those that can be read and have captions, with these, under a progress bar."""
+    images, captions = [], []
+    for item in tqdm(data, desc=what, disable=None):
+        image = decoded(item)
+        if image is None or not item.captions:
+            continue
+        images.append(image)
+        captions.append(list(item.captions))
+        if len(images) == PICTURES:
+            yield images, captions
+            images, captions = [], []
+    if images:
+        yield images, captions

@@ -52,10 +52,15 @@ def write(folder: Path, testbed: Loaded, run: dict, evaluation: dict) -> dict:
         "evaluation": evaluation,
         "environment": environment(testbed.model.device),
     }
-    for name, text in ((RESULTS, json.dumps(result, indent=1) + "\n"), (CARD, card(result))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_files(folder, result, card(result))
     return result
+
+
+def write_files(folder: Path, result: dict, text: str) -> None:
+    """Write RESULTS and the card's text, each whole or not at all."""
+    for name, content in ((RESULTS, json.dumps(result, indent=1) + "\n"), (CARD, text)):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
 
 
 def card(result: dict) -> str:
